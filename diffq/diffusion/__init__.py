@@ -1,0 +1,1 @@
+"""The mathematics: schedules, forward processes, losses, contracts. No networks."""

@@ -1,0 +1,234 @@
+"""What passes between samplers and networks: Canvas, Denoiser, Session, Meter, Step.
+
+A sampler knows a network only through these. The contract is made so that nobody ever holds a full
+batch × length × vocabulary tensor, the host never waits for the device inside a step, and one network call can be
+read many times. This file holds no network and no algorithm.
+
+Shape suffixes: B rows, L canvas positions, S source positions, N asked positions (flat indices into B·L),
+E embedding dimensions, R = B × number of branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from diffq.diffusion.reductions import Reduction
+from diffq.errors import UserError
+
+Process = Literal["gaussian", "absorbing", "uniform", "causal"]
+Branch = Literal["cond", "uncond"]
+
+COND: tuple[Branch, ...] = ("cond",)
+UNCOND: tuple[Branch, ...] = ("uncond",)
+GUIDED: tuple[Branch, ...] = ("cond", "uncond")
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The token grid that a sampler fills.
+
+    Prompt, prefix, suffix, infilling and keywords are all just positions that are not free.
+
+    tokens_BL        token ids; what stands at a free position before sampling has no meaning
+    free_BL          True where the sampler may write
+    valid_BL         False where a position is padding
+    row_B            the 64-bit row id that keys every draw of a row (see `row_id`)
+    source_BS        the source beside the canvas, for sequence-to-sequence models
+    source_valid_BS  False where a source position is padding
+    """
+
+    tokens_BL: Tensor
+    free_BL: Tensor
+    valid_BL: Tensor
+    row_B: Tensor
+    source_BS: Tensor | None = None
+    source_valid_BS: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens_BL.dim() != 2:
+            raise ValueError(f"a canvas is batch × length, not {tuple(self.tokens_BL.shape)}")
+        for name in ("free_BL", "valid_BL"):
+            if getattr(self, name).shape != self.tokens_BL.shape:
+                raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}, the tokens another")
+        if self.row_B.shape != self.tokens_BL.shape[:1]:
+            raise ValueError(f"row_B has shape {tuple(self.row_B.shape)} for {len(self.tokens_BL)} rows")
+        if (self.source_BS is None) != (self.source_valid_BS is None):
+            raise ValueError("a source comes with source_valid_BS")
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.tokens_BL.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens_BL.device
+
+    def replace(self, **changes: Any) -> Canvas:
+        return replace(self, **changes)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Canvas:
+        """The canvas with every tensor changed alike: `canvas.map(lambda x: x[rows])`, `canvas.map(Tensor.cuda)`."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Canvas(**{name: None if value is None else change(value) for name, value in values.items()})
+
+
+def row_id(source: int, sample: int) -> int:
+    """The id that keys a row's draws: it depends on which source and which sample of it, and on nothing else."""
+    return (sample << 32) | source
+
+
+class Session(Protocol):
+    """A denoiser opened on one canvas: the source is encoded, guidance rows and caches are set up.
+
+    `run` gives hidden states for R = B × len(branches) rows, branch-major (all conditional rows, then all
+    unconditional ones), from one batched network call. What hidden states are is the model's own business, but for
+    the gaussian process, where they are the predicted clean embeddings y0_RLE themselves.
+    """
+
+    branches: tuple[Branch, ...]
+
+    def run(self, state: Tensor, noise_B: Tensor) -> Tensor:
+        """One network call; each row has its own noise level.
+
+        state: tokens_BL, or y_BLE for the gaussian process (there noise_B is the integer timestep).
+        """
+        ...
+
+    def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
+        """Projects the asked positions (flat indices into the first two axes of `hidden`) on the vocabulary, tile
+        by tile, and gives what each reduction keeps of it."""
+        ...
+
+    def select(self, rows_K: Tensor) -> None:
+        """Goes on with these of the canvas rows alone: finished rows cost nothing."""
+        ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A network behind the contract of its process."""
+
+    process: Process
+    vocab_size: int
+    guidable: bool  # was trained with condition dropout, so that there is an unconditional branch
+
+    def open(self, canvas: Canvas, branches: tuple[Branch, ...] = COND) -> Session: ...
+
+
+@runtime_checkable
+class GaussianDenoiser(Denoiser, Protocol):
+    """A denoiser of embeddings. `alpha_bar_T[t]` is the share of signal variance at integer timestep t."""
+
+    embedding_dim: int
+    alpha_bar_T: Tensor
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The embedding of each token, in one more dimension of size E."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a sampler tells `on_step` after each step.
+
+    index    0, 1, …, total-1
+    total    the number of steps that this run will take at most
+    time_B   each row's own time after the step, from 1 (all noise) to 0 (done)
+    canvas   the canvas that is being filled; gaussian samplers leave its tokens as they were
+    draft    gives the tokens_BL that one would stop with now; it may cost a projection, so it is a function
+    stats    named numbers of the sampler's own, one for each row
+    """
+
+    index: int
+    total: int
+    time_B: Tensor
+    canvas: Canvas
+    draft: Callable[[], Tensor]
+    stats: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+OnStep = Callable[[Step], None]
+
+
+class Meter:
+    """Wraps a denoiser and counts what it is asked for. Nobody else calls a network.
+
+    nfe_calls            batched network calls
+    nfe_rows             rows through the network, guidance rows counted
+    positions_projected  positions that were projected on the vocabulary
+    """
+
+    def __init__(self, denoiser: Any):
+        self.denoiser = denoiser
+        self.nfe_calls = 0
+        self.nfe_rows = 0
+        self.positions_projected = 0
+        self.row_nfe_B = torch.zeros(0, dtype=torch.long)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.denoiser, name)
+
+    def open(self, canvas: Canvas, branches: tuple[Branch, ...] = COND) -> _MeteredSession:
+        """Opens the denoiser on a canvas; `row_nfe_B` then counts the rows of that canvas."""
+        self.row_nfe_B = torch.zeros(len(canvas.tokens_BL), dtype=torch.long, device=canvas.device)
+        return _MeteredSession(self, self.denoiser.open(canvas, branches), canvas)
+
+
+class _MeteredSession:
+    """A session that counts. Where the session has more abilities than the contract, they are passed through."""
+
+    def __init__(self, meter: Meter, session: Any, canvas: Canvas):
+        self._meter = meter
+        self._session = session
+        self._rows = torch.arange(len(canvas.tokens_BL), device=canvas.device)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, state: Tensor, *args: Any) -> Tensor:
+        branches = len(self._session.branches)
+        self._meter.nfe_calls += 1
+        self._meter.nfe_rows += len(state) * branches
+        self._meter.row_nfe_B.index_add_(0, self._rows, torch.full_like(self._rows, branches))
+        return self._session.run(state, *args)
+
+    def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
+        self._meter.positions_projected += len(positions_N)
+        return self._session.read(hidden, positions_N, reduce)
+
+    def select(self, rows_K: Tensor) -> None:
+        self._rows = self._rows[rows_K]
+        self._session.select(rows_K)
+
+
+def branches_for(scales: Sequence[float]) -> tuple[Branch, ...]:
+    """Which branches the network must run for these guidance scales, one a step: 1 is off, 0 is unconditional, and
+    each of them is one pass; anything else needs both."""
+    if all(s == 1 for s in scales):
+        return COND
+    if all(s == 0 for s in scales):
+        return UNCOND
+    return GUIDED
+
+
+def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance, uncond + scale·(cond − uncond), on predicted embeddings or log-probabilities.
+
+    Ho & Salimans (2022) in the convention where 1 is off. LLaDA and its descendants write the same thing as
+    uncond + (s+1)·(cond − uncond): their s is our scale − 1.
+    """
+    return torch.lerp(uncond, cond, scale)
+
+
+def require_guidable(denoiser: Denoiser, branches: tuple[Branch, ...]) -> None:
+    """Raises UserError where a model without condition dropout is asked for its unconditional branch."""
+    if "uncond" in branches and not denoiser.guidable:
+        raise UserError(
+            "this checkpoint was trained without condition dropout, so it has no unconditional branch to guide with;"
+            " use scale=1 or train with model.condition_dropout=0.1"
+        )

@@ -1,0 +1,25 @@
+"""The one exception that a user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What the user asked for cannot be done; the message is one sentence that says why and what would be allowed.
+
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'scale'?)`, or nothing where no known name is near."""
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not among the known ones."""
+    known = sorted(str(k) for k in known)
+    return UserError(f"there is no {what} '{name}'{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}")

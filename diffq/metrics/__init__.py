@@ -1,0 +1,1 @@
+"""Scores of saved samples, one file a kind."""

@@ -1,0 +1,1 @@
+"""Frontiers, plots and tables, from what the store holds."""

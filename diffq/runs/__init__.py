@@ -1,0 +1,1 @@
+"""What the verbs do: train, sample, sweep, score, report, bench; the tracker."""

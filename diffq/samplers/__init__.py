@@ -1,0 +1,1 @@
+"""The algorithms that turn noise into text, one file a family."""

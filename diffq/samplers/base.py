@@ -1,0 +1,36 @@
+"""What every sampler is: a frozen dataclass whose fields are its dials, and which is called on a canvas.
+
+    sampler(denoiser, canvas, rng, on_step=None) -> canvas
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from diffq.diffusion.contracts import Canvas, OnStep, Process
+from diffq.rng import Rng
+from diffq.settings import Settings
+
+dial_note = "dials that mean the same everywhere: scale (1 = off), temperature (0 = argmax), steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(Settings):
+    """Registered subclasses name the processes they serve, declare their dials as fields with `setting(...)`, and
+    implement `__call__`."""
+
+    processes: ClassVar[tuple[Process, ...]] = ()
+    takes_length: ClassVar[bool] = True  # the canvas' length is decided before sampling, by a length model
+
+    def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
+        """Fills the free positions of the canvas and returns it; positions that are not free are never written."""
+        raise NotImplementedError
+
+    def canonical(self) -> Sampler:
+        """The sampler under whose name this one's samples are stored: two names for one algorithm share their points."""
+        return self
+
+    def needs_guidance(self) -> bool:
+        """True where the unconditional branch is run."""
+        return False

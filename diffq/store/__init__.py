@@ -1,0 +1,1 @@
+"""Points on disk: keys, locks, rows, queries. Imports no torch."""
