@@ -167,3 +167,15 @@ def _inverse_normal(u: Tensor) -> Tensor:
     r = torch.sqrt(-_log(torch.minimum(u, 1 - u)))
     outer = torch.where(r <= 5, _ratio(r - 1.6, _MIDDLE), _ratio(r - 5, _TAIL))
     return torch.where(q.abs() <= 0.425, centre, torch.where(q < 0, -outer, outer))
+
+
+def training_normals(key: Tensor, lanes: int) -> Tensor:
+    """Float32 standard normals of shape key.shape + (lanes,), an even number of lanes: the Box–Muller pair of one
+    word, about twenty times cheaper than `normal`.
+
+    For the noise of training alone: the device's own logarithm and cosine give its last bits.
+    """
+    word = bits(key[..., None], torch.arange(lanes // 2, device=key.device))
+    radius = _shift_right(word, 32).to(torch.float32).add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
+    angle = (word & 0xFFFFFFFF).to(torch.float32).mul_(2 * torch.pi * 2.0**-32)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)
