@@ -1,0 +1,286 @@
+"""One point on disk: its rows, its lock, and how a killed run is taken up again.
+
+    config.yaml     what was asked for, as composed
+    samples.jsonl   one row a sample, append-only
+    metrics.json    {signature: {name, value, low, high, n, direction}}
+    per_source.npz  the statistics that intervals are bootstrapped from, by signature
+    run.json        status, times, counts, versions, device, and the typed dials
+    lock            held while somebody samples
+
+Knows no network and no metric: rows and metrics are plain mappings here.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from diffq.errors import UserError
+from diffq.store.files import encode_row, read_json, read_rows, sync_folder, write_atomic, write_json
+from diffq.store.identity import Identity
+from diffq.store.versions import versions
+
+Status = Literal["absent", "partial", "done"]
+
+# POSIX record locks belong to a process: a second claim in the same process would be granted, and closing its file
+# would drop the first one's lock. So claims exclude each other here first; the process id makes a forked child, which
+# inherits this table but no lock, start empty.
+_held: dict[str, int] = {}
+_released = threading.Condition()
+
+
+class Busy(Exception):
+    """Somebody else is sampling this point."""
+
+
+class Point:
+    """One folder of the store. `identity` is None where a folder was opened by its path, to read it."""
+
+    def __init__(self, folder: Path, identity: Identity | None = None):
+        self.folder = Path(folder)
+        self.identity = identity
+
+    @property
+    def samples_file(self) -> Path:
+        return self.folder / "samples.jsonl"
+
+    def claim(self, wait: bool = False) -> Claim:
+        """The right to write this point, given back at the end of the `with` block or by `release`.
+
+        Raises Busy where somebody else has it, in this process or another, unless `wait`, which sleeps until they are
+        done. UserError where the file system has no locks.
+        """
+        return Claim(self, wait)
+
+    def status(self, rows: int | None = None) -> Status:
+        """Whether the first `rows` rows (all that were asked for last, where None) are there and recorded as done."""
+        run, there = self.run(), self.samples_file.exists()
+        if there and run.get("status") == "done" and (rows is None or run.get("rows", 0) >= rows):
+            return "done"
+        return "partial" if there or run else "absent"
+
+    def rows(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """The first `limit` rows (None: all), one at a time. UserError where a line that is not the last is broken."""
+        for number, (row, _) in enumerate(read_rows(self.samples_file)):
+            if limit is not None and number >= limit:
+                return
+            yield row
+
+    def run(self) -> dict[str, Any]:
+        """What `run.json` holds; empty where there is none."""
+        return read_json(self.folder / "run.json") or {}
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What `metrics.json` holds, by signature; empty where there is none."""
+        return read_json(self.folder / "metrics.json") or {}
+
+    def config(self) -> dict[str, Any]:
+        """What `config.yaml` holds. UserError where the folder has none."""
+        import yaml
+
+        path = self.folder / "config.yaml"
+        try:
+            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{self.folder} is no point of the store: it has no config.yaml") from None
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"{path} is not YAML ({str(error).splitlines()[0]}); sampling the point writes it again"
+            ) from error
+        if not isinstance(value, dict):
+            raise UserError(f"{path} must hold a mapping; sampling the point writes it again")
+        return value
+
+    def per_source(self) -> dict[str, Any]:
+        """Arrays of sources × statistics by signature, those that have been written with the scores."""
+        import numpy as np
+
+        path = self.folder / "per_source.npz"
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as held:
+            names = held["signatures"].tolist()
+            return {name: held[f"s{i}"] for i, name in enumerate(names)}
+
+    def write_metrics(
+        self, metrics: Mapping[str, Mapping[str, Any]], per_source: Mapping[str, Any] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Merges scores into the file by signature and returns all that it then holds.
+
+        Scores need no claim: each file is replaced whole. The statistics go first, so that a score whose statistics
+        are missing is never seen.
+        """
+        if per_source:
+            write_atomic(self.folder / "per_source.npz", _pack(self.per_source() | dict(per_source)))
+        merged = self.metrics() | {signature: dict(score) for signature, score in metrics.items()}
+        write_json(self.folder / "metrics.json", merged)
+        return merged
+
+
+def _pack(arrays: Mapping[str, Any]) -> bytes:
+    """A .npz of arrays by signature. Signatures are no file names, so they go into an array of their own."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    numbered = {f"s{i}": np.asarray(array) for i, array in enumerate(arrays.values())}
+    np.savez_compressed(buffer, allow_pickle=False, signatures=np.array(list(arrays), dtype=str), **numbered)
+    return buffer.getvalue()
+
+
+class Claim:
+    """The exclusive right to write one point. A context manager; made by `Point.claim`."""
+
+    def __init__(self, point: Point, wait: bool = False):
+        self.point = point
+        self._name = os.path.realpath(point.folder)
+        self._lock: int | None = None
+        self._samples: int | None = None
+        self._rows = 0
+        self._take(wait)
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _take(self, wait: bool) -> None:
+        with _released:
+            while _held.get(self._name) == os.getpid():
+                if not wait:
+                    raise Busy(f"{self.point.folder} is being sampled by this process")
+                _released.wait()
+            _held[self._name] = os.getpid()
+        try:
+            self._lock = _lock_file(self.point.folder, wait)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        with _released:
+            _held.pop(self._name, None)
+            _released.notify_all()
+
+    def release(self) -> None:
+        """Gives the point back; a second call does nothing."""
+        if self._samples is not None:
+            os.close(self._samples)
+            self._samples = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            self._forget()
+
+    def resume(self, plan: Sequence[int]) -> int:
+        """How many batches of the plan (sizes in rows) are whole on disk, after cutting the file back to their end.
+
+        The plan is a function of the point, so a half-done batch is redone and gives the bytes it would have given.
+        Rows beyond the plan (more samples were asked for earlier) are kept. UserError where a line that is not the
+        last is broken or is not the row that belongs there.
+        """
+        path = self.point.samples_file
+        ends = [0]
+        for number, (row, end) in enumerate(read_rows(path)):
+            if row.get("row") != number:
+                raise UserError(
+                    f"{path}, line {number + 1} holds row {row.get('row')} and not row {number}; the file was changed"
+                    " by something else: delete the folder and the point is sampled again"
+                )
+            ends.append(end)
+        there, done, boundary = len(ends) - 1, 0, 0
+        for size in plan:
+            if boundary + size > there:
+                break
+            boundary, done = boundary + size, done + 1
+        keep = boundary if done < len(plan) else there
+        if path.exists() and path.stat().st_size != ends[keep]:
+            with open(path, "r+b") as file:
+                file.truncate(ends[keep])
+                os.fsync(file.fileno())
+        self._rows = keep
+        return done
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds the rows of one batch with one write and one fsync; after it they survive a crash.
+
+        `resume` must have been called. Rows hold no times: the file is the same whenever it is written.
+        """
+        rows = list(rows)
+        for number, row in enumerate(rows, start=self._rows):
+            if row["row"] != number:
+                raise ValueError(f"row {row['row']} cannot stand on line {number + 1}")
+        if self._samples is None:
+            new = not self.point.samples_file.exists()
+            self._samples = os.open(self.point.samples_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            if new:
+                sync_folder(self.point.folder)
+        data = b"".join(encode_row(row) for row in rows)
+        while data:  # a write is cut short by a full disk or a signal; then the next one says which
+            data = data[os.write(self._samples, data) :]
+        os.fsync(self._samples)
+        self._rows += len(rows)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes `config.yaml`."""
+        import yaml
+
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120)
+        write_atomic(self.point.folder / "config.yaml", text.encode())
+
+    def record(self, run: Mapping[str, Any]) -> None:
+        """Writes `run.json` with status partial: counts and times so far, which a later process goes on from."""
+        self._write_run("partial", run, sync=False)
+
+    def finish(self, run: Mapping[str, Any]) -> None:
+        """Writes `run.json` with status done.
+
+        run: times, counts (nfe_calls, nfe_rows, positions_projected, tokens), device, `rows` (how many rows were asked
+        for; all that are there where it is missing), and anything more. The identity, the versions and the time are
+        added here.
+        """
+        self._write_run("done", run, sync=True)
+
+    def _write_run(self, status: Status, run: Mapping[str, Any], sync: bool) -> None:
+        identity = self.point.identity.describe() if self.point.identity else {}
+        stamp = datetime.now(UTC).isoformat(timespec="seconds")
+        name = "finished" if status == "done" else "updated"
+        body = {"status": status, "rows": self._rows} | identity | dict(run) | {"versions": versions(), name: stamp}
+        write_json(self.point.folder / "run.json", body, sync)
+
+
+def _lock_file(folder: Path, wait: bool) -> int:
+    """An open, locked handle of the folder's `lock`; the folder is made where it is missing."""
+    path = folder / "lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue
+        kept = False
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # The folder may have been deleted between opening and locking: then this lock guards nothing.
+            kept = path.exists() and os.fstat(handle).st_ino == path.stat().st_ino
+            if kept:
+                return handle
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise Busy(f"{folder} is being sampled by another process") from None
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}); put outputs= on a file system with POSIX locks"
+            ) from error
+        finally:
+            if not kept:
+                os.close(handle)

@@ -1,0 +1,233 @@
+"""A point that is cut off anywhere goes on from a batch boundary, and one writer has it at a time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffq.errors import UserError
+from diffq.store import Busy, Point
+
+PLAN = [2, 3, 1, 2]
+
+
+def row(number: int, text: str | None = None) -> dict:
+    return {"row": number, "source": number, "sample": 0, "prompt_ids": [1], "ids": [2, number], "ended": True,
+            "text": f"« {number} »\n" if text is None else text, "nfe": 3}  # fmt: skip
+
+
+def write(point: Point, plan: list[int] = PLAN, texts: list[str] | None = None) -> int:
+    """Samples what is missing and returns how many batches that was."""
+    with point.claim() as claim:
+        done = claim.resume(plan)
+        for batch in range(done, len(plan)):
+            start = sum(plan[:batch])
+            claim.append([row(n, texts[n] if texts else None) for n in range(start, start + plan[batch])])
+        claim.finish({"samples": 1})
+        return len(plan) - done
+
+
+def test_cut_at_every_byte_and_taken_up_again(tmp_path):
+    whole = Point(tmp_path / "whole")
+    assert write(whole) == len(PLAN)
+    data = whole.samples_file.read_bytes()
+    lines = data.splitlines(keepends=True)
+    starts = [sum(PLAN[:batch]) for batch in range(len(PLAN) + 1)]
+    boundaries = [sum(map(len, lines[:start])) for start in starts]
+    point = Point(tmp_path / "cut")
+    point.folder.mkdir()
+    for offset in range(len(data) + 1):
+        point.samples_file.write_bytes(data[:offset])
+        with point.claim() as claim:
+            done = claim.resume(PLAN)
+            assert done == sum(boundary <= offset for boundary in boundaries[1:])
+            assert point.samples_file.read_bytes() == data[: boundaries[done]]
+        point.samples_file.write_bytes(data[:offset])
+        assert write(point) == len(PLAN) - done
+        assert point.samples_file.read_bytes() == data
+
+
+@settings(max_examples=30, deadline=None)
+@given(texts=st.lists(st.text(), min_size=8, max_size=8), cut=st.integers(0, 10_000))
+def test_any_text_comes_back(tmp_path_factory, texts, cut):
+    point = Point(tmp_path_factory.mktemp("texts"))
+    write(point, texts=texts)
+    data = point.samples_file.read_bytes()
+    assert [r["text"] for r in point.rows()] == texts
+    point.samples_file.write_bytes(data[: cut % len(data)])
+    write(point, texts=texts)
+    assert point.samples_file.read_bytes() == data
+
+
+def test_a_lone_surrogate_is_kept(tmp_path):
+    point = Point(tmp_path / "p")
+    write(point, [1], ["\udc80"])
+    assert [r["text"] for r in point.rows()] == ["\udc80"]
+
+
+def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
+    point = Point(tmp_path / "p")
+    write(point)
+    lines = point.samples_file.read_bytes().splitlines(keepends=True)
+    point.samples_file.write_bytes(b"".join([*lines[:2], lines[2][:-9] + b"\n", *lines[3:]]))
+    with point.claim() as claim, pytest.raises(UserError, match=r"samples\.jsonl, line 3"):
+        claim.resume(PLAN)
+    with pytest.raises(UserError, match="line 3"):
+        list(point.rows())
+    point.samples_file.write_bytes(b"".join([*lines[:2], *lines[3:]]))
+    with point.claim() as claim, pytest.raises(UserError, match="line 3 holds row 3"):
+        claim.resume(PLAN)
+
+
+def test_rows_must_come_in_order(tmp_path):
+    with Point(tmp_path / "p").claim() as claim:
+        claim.resume([2])
+        with pytest.raises(ValueError, match="row 1 cannot stand on line 1"):
+            claim.append([row(1)])
+
+
+def test_more_samples_append_and_change_nothing(tmp_path):
+    point = Point(tmp_path / "p")
+    write(point, PLAN[:2])
+    before = point.samples_file.read_bytes()
+    assert point.status(5) == "done"
+    assert point.status(8) == "partial"
+    assert write(point, PLAN) == 2
+    assert point.samples_file.read_bytes().startswith(before)
+    assert point.status(8) == "done"
+    after = point.samples_file.read_bytes()
+    assert write(point, PLAN[:2]) == 0  # asked for fewer: the others stay
+    assert point.samples_file.read_bytes() == after
+    assert len(list(point.rows(limit=5))) == 5
+
+
+def test_status(tmp_path):
+    point = Point(tmp_path / "p")
+    assert point.status() == "absent"
+    with point.claim() as claim:
+        assert point.status() == "absent"
+        claim.resume([1])
+        claim.append([row(0)])
+        assert point.status() == "partial"
+        claim.record({"seconds": 1.5})
+        assert point.run()["seconds"] == 1.5
+        claim.finish({"seconds": 2.5, "rows": 1})
+    assert point.status() == point.status(1) == "done"
+    assert point.status(2) == "partial"
+    assert {"python", "diffq"} <= set(point.run()["versions"])
+    assert "T" in point.run()["finished"]
+    assert sorted(p.name for p in point.folder.iterdir()) == ["lock", "run.json", "samples.jsonl"]
+
+
+def hold(folder, ready, done) -> None:
+    with Point(folder).claim():
+        ready.set()
+        done.wait(30)
+
+
+def try_claim(folder, answers) -> None:
+    try:
+        with Point(folder).claim():
+            answers.put("had it")
+    except Busy:
+        answers.put("busy")
+
+
+def test_two_processes_cannot_have_one_point(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    ready, done = spawn.Event(), spawn.Event()
+    other = spawn.Process(target=hold, args=(tmp_path / "p", ready, done))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(Busy):
+            Point(tmp_path / "p").claim()
+        threading.Timer(0.2, done.set).start()
+        with Point(tmp_path / "p").claim(wait=True):
+            pass
+    finally:
+        done.set()
+        other.join()
+    assert other.exitcode == 0
+
+
+def test_a_dead_owner_leaves_no_lock(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    ready, done = fork.Event(), fork.Event()
+    other = fork.Process(target=hold, args=(tmp_path / "p", ready, done))
+    other.start()
+    assert ready.wait(30)
+    os.kill(other.pid, 9)
+    other.join()
+    with Point(tmp_path / "p").claim():
+        pass
+
+
+def test_a_forked_child_neither_has_the_claim_nor_drops_it(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    answers = fork.Queue()
+    with Point(tmp_path / "p").claim():
+        for _ in range(2):
+            child = fork.Process(target=try_claim, args=(tmp_path / "p", answers))
+            child.start()
+            assert answers.get(timeout=30) == "busy"
+            child.join()
+
+
+def test_one_process_cannot_have_it_twice(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "p")
+    with Point(tmp_path / "p").claim():
+        for name in ("p", "link"):
+            with pytest.raises(Busy):
+                Point(tmp_path / name).claim()
+        fork = multiprocessing.get_context("fork")
+        answers = fork.Queue()  # the refusals above have not dropped the lock
+        child = fork.Process(target=try_claim, args=(tmp_path / "p", answers))
+        child.start()
+        assert answers.get(timeout=30) == "busy"
+        child.join()
+    order: list[str] = []
+
+    def second() -> None:
+        with Point(tmp_path / "p").claim(wait=True):
+            order.append("second")
+
+    with Point(tmp_path / "p").claim():
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.05)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]
+
+
+def test_scores_merge_by_signature(tmp_path):
+    import numpy as np
+
+    point = Point(tmp_path / "p")
+    a, b = {"name": "a", "value": 1.0}, {"name": "b", "value": 2.0}
+    point.write_metrics({"a|v:1": a}, {"a|v:1": np.arange(6).reshape(3, 2)})
+    point.write_metrics({"b|v:1": b})
+    merged = point.write_metrics({"a|v:1": a | {"value": 3.0}}, {"c": np.ones((1, 1))})
+    assert merged == point.metrics() == {"a|v:1": a | {"value": 3.0}, "b|v:1": b}
+    assert point.per_source()["a|v:1"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert set(point.per_source()) == {"a|v:1", "c"}
+
+
+def test_a_config_is_written_and_a_missing_one_is_said(tmp_path):
+    point = Point(tmp_path / "p")
+    with pytest.raises(UserError, match=r"no config\.yaml"):
+        point.config()
+    with point.claim() as claim:
+        claim.write_config({"seed": 0, "sampler": {"kind": "cfg", "scale": 2.0}})
+    assert point.config() == {"seed": 0, "sampler": {"kind": "cfg", "scale": 2.0}}
+    (point.folder / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json is not JSON"):
+        json.dumps(point.run())
