@@ -61,7 +61,9 @@ def _check_range(field: dataclasses.Field, value: Any, owner: str) -> None:
         return
     low, high, above = (field.metadata.get(k) for k in ("low", "high", "above"))
     if math.isnan(value) or (
-        (low is not None and value < low) or (high is not None and value > high) or (above is not None and value <= above)
+        (low is not None and value < low)
+        or (high is not None and value > high)
+        or (above is not None and value <= above)
     ):
         raise UserError(f"{owner}: {field.name}={value} is out of range; allowed: {describe_range(field)}")
 
@@ -122,9 +124,7 @@ def typed(cls: type[S], values: Mapping[str, Any], where: str) -> S:
         if key not in fields:
             owner = cls.kind or cls.__name__
             allowed = ", ".join(fields) or "nothing"
-            raise UserError(
-                f"{where} '{owner}' has no setting '{key}'{did_you_mean(key, fields)}; it has: {allowed}"
-            )
+            raise UserError(f"{where} '{owner}' has no setting '{key}'{did_you_mean(key, fields)}; it has: {allowed}")
     made = {}
     for name, field in fields.items():
         if name in values:

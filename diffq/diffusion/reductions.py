@@ -5,6 +5,7 @@ A projection is handed over in tiles of consecutive token ids, each a matrix of 
 not grow with the vocabulary.
 
     Draw      a keyed categorical draw: exact at any vocabulary size, at any temperature
+    NucleusDraw  the same from the top-k tokens or the nucleus of mass top-p
     Top       the k best scores and their tokens
     LogZ      log Σ exp(score)
     LogProb   the normalised log-probability of one given token a position
@@ -340,3 +341,47 @@ class _Renyi:
         if math.isfinite(self.order):
             return self.inner.result() / (1 - self.order)
         return self.plain.result() - self.inner.result()[0].squeeze(1).double()
+
+
+@dataclass(frozen=True)
+class NucleusDraw:
+    """A draw from the top-k tokens, then from the nucleus of mass top_p, after dividing by the temperature.
+
+    The token that crosses top_p is included, as in Hugging Face's `generate`; top_k=0 and top_p=1 are off. Ties at
+    either edge are kept on the side of the lower id. The draw itself is `Draw`'s race on what is left.
+    Unlike its siblings it holds the scores of its positions over the whole vocabulary while it works (at most
+    rows_a_tile × vocabulary), since a nucleus is known only when all is sorted.
+    """
+
+    key_N: Tensor
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    order_only = False
+
+    def start(self, part: slice) -> Accumulator:
+        return _NucleusDraw(self, part)
+
+
+class _NucleusDraw:
+    def __init__(self, what: NucleusDraw, part: slice):
+        self.what, self.part = what, part
+        self.tiles: list[Tensor] = []
+
+    def tile(self, scores_NT: Tensor, first: int) -> None:
+        self.tiles.append(scores_NT.clone())
+
+    def result(self) -> Tensor:
+        what = self.what
+        scores_NV = torch.cat(self.tiles, 1)
+        sorted_NV, order_NV = torch.sort(scores_NV, dim=-1, descending=True, stable=True)
+        probability_NV = (sorted_NV.double() / what.temperature).softmax(-1)
+        if what.top_k:
+            probability_NV[:, what.top_k :] = 0
+            probability_NV /= probability_NV.sum(-1, keepdim=True)
+        before_NV = probability_NV.cumsum(-1) - probability_NV
+        drop_NV = (probability_NV == 0) | (before_NV >= what.top_p if what.top_p < 1 else False)
+        scores_NV = scores_NV.scatter(1, order_NV, sorted_NV.masked_fill(drop_NV, -math.inf))
+        race = _Race(what.key_N[self.part], 1.0 / what.temperature)
+        race.tile(scores_NV, 0)
+        return race.result()

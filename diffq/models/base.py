@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from diffq.diffusion.contracts import Denoiser, Process
+from diffq.diffusion.contracts import Process
 from diffq.rng import Rng
 from diffq.settings import Settings
 
@@ -77,7 +77,8 @@ class TrainableModel(nn.Module):
     def observe(self, records: Mapping[str, Tensor]) -> None:
         """Takes the gathered observations of one optimiser step (importance sampling learns from them)."""
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> Any:
+        """The network behind the contract of its process (`contracts.Denoiser`)."""
         raise NotImplementedError
 
 

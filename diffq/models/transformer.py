@@ -9,7 +9,7 @@ Shape suffixes: B rows, L target positions, S source positions, D width, H heads
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ class Layer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def add(self, norm: nn.LayerNorm, x: Tensor, branch: Tensor) -> Tensor:
-        """The residual sum after a branch: normalised here in a post-norm layer, before the branch in a pre-norm one."""
+        """The residual sum after a branch: a post-norm layer normalises it here, a pre-norm one before the branch."""
         x = x + self.drop(branch)
         return x if self.pre else norm(x)
 
@@ -133,6 +133,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout, norm) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
+    @property
+    def blocks(self) -> list[DecoderLayer]:
+        """The layers in order, typed."""
+        return cast(list[DecoderLayer], list(self.layers))
+
     def forward(
         self,
         x_BLD: Tensor,
@@ -142,7 +147,7 @@ class Decoder(nn.Module):
         causal: bool = False,
     ) -> Tensor:
         mask, memory_mask = key_mask(valid_BL), key_mask(memory_valid_BS)
-        for layer in self.layers:
+        for layer in self.blocks:
             x_BLD = layer(x_BLD, mask, memory_BSD, memory_mask, causal)
         return self.norm(x_BLD)
 
@@ -166,7 +171,7 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-uniform matrices and zero biases for every linear layer below `module`; embeddings are left as they are."""
+    """Xavier-uniform matrices and zero biases for every linear layer below `module`; embeddings stay as they are."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

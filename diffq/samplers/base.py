@@ -1,6 +1,6 @@
 """What every sampler is: a frozen dataclass whose fields are its dials, and which is called on a canvas.
 
-    sampler(denoiser, canvas, rng, on_step=None) -> canvas
+sampler(denoiser, canvas, rng, on_step=None) -> canvas
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Sampler(Settings):
         raise NotImplementedError
 
     def canonical(self) -> Sampler:
-        """The sampler under whose name this one's samples are stored: two names for one algorithm share their points."""
+        """The sampler under whose name the samples are stored: two names for one algorithm share their points."""
         return self
 
     def needs_guidance(self) -> bool:
