@@ -1,0 +1,77 @@
+"""The settings of the two sections that belong to no registered component: how one trains, and where one logs.
+
+Knows nothing of Hydra, and imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from diffq.errors import UserError
+from diffq.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings(Settings):
+    """How a model is trained: AdamW, a learning-rate schedule, a budget in steps, minutes or both.
+
+    What does not change the weights, or only says when to stop, is left out of a training's name.
+    """
+
+    batch_size: int = setting(64, "pairs an optimiser step, over all processes and micro-batches", low=1)
+    micro_batch: int | None = setting(
+        None,
+        "largest number of pairs a network call; the rest is accumulated, sorted by length so that little padding is"
+        " computed; null = all at once",
+        low=1,
+        in_key=False,
+    )
+    max_steps: int | None = setting(None, "optimiser steps; null = until max_minutes", low=1, in_key=False)
+    max_minutes: float | None = setting(
+        None, "minutes of training, counted over repeated calls; null = until max_steps", above=0, in_key=False
+    )
+    learning_rate: float = setting(1e-4, "the peak of the learning rate", above=0)
+    schedule: Literal["linear", "cosine", "constant"] = setting(
+        "linear",
+        "how the learning rate falls after the warm-up, over max_steps, or by the clock where only max_minutes is given",
+    )
+    warmup_steps: int = setting(0, "steps over which the learning rate rises from 0", low=0)
+    final_fraction: float = setting(0.1, "what is left of the learning rate at the end", low=0, high=1)
+    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay", low=0)
+    decay: Literal["all", "matrices"] = setting(
+        "all", "what decays: every parameter, or none of the biases, norms and embeddings"
+    )
+    beta1: float = setting(0.9, "AdamW: decay of the first moment", low=0, high=0.9999)
+    beta2: float = setting(0.999, "AdamW: decay of the second moment", low=0, high=0.99999)
+    epsilon: float = setting(1e-8, "AdamW: added to the root of the second moment", above=0)
+    clip: float | None = setting(None, "largest norm of the gradient; null = not clipped", above=0)
+    ema: float = setting(
+        0.0, "decay of the averaged weights, which are the ones sampled; 0 = off", low=0, high=0.999999
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "what the network computes in; weights stay fp32")
+    validate_steps: int | None = setting(1000, "steps between validations; null = never by steps", low=1, in_key=False)
+    validate_minutes: float | None = setting(None, "minutes between validations", above=0, in_key=False)
+    validation_sources: int = setting(512, "pairs of the validation split that are looked at; 0 = none", low=0, in_key=False)
+    previews: int = setting(3, "samples shown at each validation", low=0, in_key=False)
+    save_steps: int | None = setting(None, "steps between checkpoints; null = never by steps", low=1, in_key=False)
+    save_minutes: float | None = setting(10.0, "minutes between checkpoints", above=0, in_key=False)
+    keep: int = setting(2, "training states kept", low=1, in_key=False)
+    log_steps: int = setting(10, "steps between rows of train.jsonl", low=1, in_key=False)
+
+    def check(self) -> None:
+        if self.max_steps is None and self.max_minutes is None:
+            raise UserError("a training needs an end: give trainer.max_steps or trainer.max_minutes")
+        if self.max_steps is not None and self.warmup_steps >= self.max_steps:
+            raise UserError(
+                f"trainer.warmup_steps={self.warmup_steps} leaves nothing of trainer.max_steps={self.max_steps};"
+                " it must be smaller"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerSettings(Settings):
+    """Where runs are logged beside their folders."""
+
+    name: Literal["none", "wandb"] = setting("none", "none, or wandb (offline where nobody is logged in)")
+    project: str = setting("diffq", "the tracker's project")

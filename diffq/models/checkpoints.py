@@ -1,0 +1,206 @@
+"""A trained model on disk: what a training leaves to be sampled, and how it is read back.
+
+A checkpoint is a folder with `config.yaml` (the training's whole configuration), `model.safetensors` (the weights to
+sample with), `tokenizer/` and `lengths.yaml` (the length model's fit). No file is a pickle. Folders of published
+layouts are recognised by their own files and handed to their loaders.
+Knows nothing of how a training goes on: its inner state lies beside these files and is read elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diffq.errors import UserError
+from diffq.models.base import TrainableModel
+from diffq.registry import MODELS
+from diffq.settings import typed
+from diffq.store.files import sync_folder, write_atomic
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint that is ready to be sampled.
+
+    config   the training's configuration as plain data; empty for a published layout
+    lengths  the fit of the length model, or None where the checkpoint has none
+    digest   SHA-256 over the weights, the tokenizer and the model's configuration, in hexadecimal
+    """
+
+    model: TrainableModel
+    tokenizer: Any
+    config: Mapping[str, Any]
+    lengths: Mapping[str, Any] | None
+    digest: str
+
+
+def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+    """The model of a checkpoint folder in evaluation mode, with all that is needed to sample it.
+
+    path: a training's folder, or a folder in a published layout (config.json and model.pt of GuideDiffuSeq).
+    Raises UserError for a folder that is neither, for a damaged file, and for weights that do not fit the
+    configuration, naming the missing and the surplus ones.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"checkpoint={folder} is no folder; give a training's folder, such as outputs/train/NAME-hash")
+    if (folder / "config.yaml").exists():
+        loaded = _load_own(folder)
+    elif (folder / "config.json").exists() and (folder / "model.pt").exists():
+        loaded = _load_guidediffuseq(folder)
+    else:
+        raise UserError(
+            f"checkpoint={folder} holds neither config.yaml and {WEIGHTS} (a training of diffq)"
+            " nor config.json and model.pt (GuideDiffuSeq's layout)"
+        )
+    _cast(loaded.model.to(device), dtype)
+    loaded.model.eval().requires_grad_(False)
+    return loaded
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Gives the network's float32 tensors another type; float64 tables, such as noise schedules, stay as they are."""
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for value in held.values():
+                if value is not None and value.dtype == torch.float32:
+                    value.data = value.data.to(dtype)
+
+
+def _load_own(folder: Path) -> Loaded:
+    from diffq.data.tokenizers import Tokenizer  # what a checkpoint holds is read whole; nothing else here knows data
+
+    config = read_yaml(folder / "config.yaml")
+    tensors = read_tensors(folder / WEIGHTS)
+    for plugin in config.get("plugins") or ():
+        importlib.import_module(plugin)
+    section = config.get("model")
+    if not isinstance(section, dict) or "kind" not in section:
+        raise UserError(f"{folder / 'config.yaml'} has no model with a kind, so the network cannot be built")
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    values = {name: value for name, value in section.items() if name != "kind"}
+    model = build(typed(MODELS[section["kind"]], values, "model"), tokenizer)
+    load_tensors(model, tensors, folder / WEIGHTS)
+    lengths = read_yaml(folder / "lengths.yaml") if (folder / "lengths.yaml").exists() else None
+    return Loaded(model, tokenizer, config, lengths, digest(folder / WEIGHTS, tokenizer.digest, section))
+
+
+def _load_guidediffuseq(folder: Path) -> Loaded:
+    from diffq.models.guidediffuseq import load_guidediffuseq
+
+    model, tokenizer = load_guidediffuseq(folder)
+    section = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return Loaded(model, tokenizer, {}, None, digest(folder / "model.pt", tokenizer.digest, section))
+
+
+def build(settings: Any, vocabulary: Any) -> TrainableModel:
+    """A network whose initial weights do not matter: torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return settings.build(vocabulary)
+
+
+def digest(weights: Path, tokenizer: str, model: Mapping[str, Any]) -> str:
+    """SHA-256 over a weights file, a tokenizer's digest and a model's configuration."""
+    total = hashlib.sha256()
+    with open(weights, "rb") as file:
+        total.update(hashlib.file_digest(file, "sha256").digest())
+    total.update(str(tokenizer).encode())
+    total.update(json.dumps(model, sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters and persistent buffers on the CPU, each shared one once, under its first name."""
+    return {name: value.detach().cpu().contiguous() for name, value in _unshared(model).items()}
+
+
+def _unshared(model: nn.Module) -> dict[str, Tensor]:
+    seen: set[tuple[int, int, torch.Size]] = set()
+    found: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        place = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape)
+        if value.numel() and place in seen:
+            continue
+        seen.add(place)
+        found[name] = value
+    return found
+
+
+@torch.no_grad()
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copies weights into a model. Raises UserError where names or shapes do not fit; `path` stands in the message."""
+    own = _unshared(model)
+    missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or surplus:
+        parts = [f"{what}: {_some(names)}" for what, names in (("missing", missing), ("surplus", surplus)) if names]
+        raise UserError(f"{path} does not fit the model of its configuration; {'; '.join(parts)}")
+    for name, value in own.items():
+        if value.shape != tensors[name].shape:
+            raise UserError(
+                f"{path}: {name} has shape {tuple(tensors[name].shape)}, but the model of its configuration needs"
+                f" {tuple(value.shape)}"
+            )
+    for name, value in own.items():
+        value.copy_(tensors[name])
+
+
+def _some(names: Iterable[str], shown: int = 12) -> str:
+    names = list(names)
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file that is there whole or not at all, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU; UserError where it is not there or was cut off."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; the training that was to write it has not saved anything yet") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); it has {path.stat().st_size} bytes") from error
+
+
+def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
+    """Plain data as YAML in its own order, written atomically."""
+    write_atomic(path, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True).encode())
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; UserError where it holds another thing."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a mapping")
+    return value

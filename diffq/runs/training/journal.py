@@ -1,0 +1,79 @@
+"""What a training writes for people and for later verbs: train.jsonl and run.json, and the lock on its folder.
+
+Knows no tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from diffq.errors import UserError
+from diffq.store.files import encode_row, read_rows, write_atomic, write_json
+
+LOG = "train.jsonl"
+RUN = "run.json"
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Holds a training's folder against other processes; UserError where one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a", encoding="utf-8") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{folder} is being trained by another process; wait for it or stop it") from error
+        yield
+
+
+class Journal:
+    """The log of one training. A process that is not the first writes nothing."""
+
+    def __init__(self, folder: Path, writes: bool):
+        self.folder, self.writes = folder, writes
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> Journal:
+        if self.writes:
+            self._file = open(self.folder / LOG, "ab")  # noqa: SIM115 - closed in __exit__
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def cut(self, step: int) -> None:
+        """Takes back the rows after `step`: they will be written again."""
+        if not self.writes:
+            return
+        path = self.folder / LOG
+        rows = [row for row, _ in read_rows(path) if row["step"] <= step]
+        write_atomic(path, b"".join(map(encode_row, rows)))
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(encode_row(finite(values)))
+            self._file.flush()
+
+    def run(self, values: Mapping[str, Any]) -> None:
+        if self.writes:
+            write_json(self.folder / RUN, finite(values))
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with null in the place of what is no number: JSON has neither nan nor infinity."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes the temporary files of a process that was killed while it wrote."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_file():
+            os.unlink(path)
