@@ -143,7 +143,7 @@ def type_name(hint: Any) -> str:
         return " or ".join(type_name(a) for a in arguments)
     if origin is tuple:
         return f"list of {type_name(arguments[0])}"
-    if origin in (dict, Mapping) or isinstance(origin, type) and issubclass(origin, Mapping):
+    if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         return "mapping"
     if hint is type(None):
         return "null"

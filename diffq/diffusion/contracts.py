@@ -73,8 +73,8 @@ class Canvas:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Canvas:
         """The canvas with every tensor changed alike: `canvas.map(lambda x: x[rows])`, `canvas.map(Tensor.cuda)`."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Canvas(**{name: None if value is None else change(value) for name, value in values.items()})
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in held.items() if value is not None})
 
 
 def row_id(source: int, sample: int) -> int:

@@ -187,11 +187,12 @@ class _Top:
     def __init__(self, k: int):
         self.k = k
         self.scores_NK: Tensor | None = None
+        self.tokens_NK: Tensor | None = None
 
     def tile(self, scores_NT: Tensor, first: int) -> None:
         scores_NK, tokens_NK = scores_NT.topk(min(self.k, scores_NT.shape[1]), dim=-1)
         tokens_NK = tokens_NK + first
-        if self.scores_NK is not None:
+        if self.scores_NK is not None and self.tokens_NK is not None:
             scores_NK = torch.cat([self.scores_NK, scores_NK], 1)
             tokens_NK = torch.cat([self.tokens_NK, tokens_NK], 1)
             scores_NK, order = scores_NK.topk(min(self.k, scores_NK.shape[1]), dim=-1)
@@ -200,6 +201,7 @@ class _Top:
 
     def result(self) -> tuple[Tensor, Tensor]:
         assert self.scores_NK is not None
+        assert self.tokens_NK is not None
         return self.scores_NK, self.tokens_NK
 
 
@@ -301,6 +303,7 @@ class _Shannon:
 
     def __init__(self) -> None:
         self.peak_N: Tensor | None = None
+        self.mass_N = self.moment_N = torch.zeros(())
 
     def tile(self, scores_NT: Tensor, first: int) -> None:
         peak_N = scores_NT.amax(-1).clamp_(min=torch.finfo(scores_NT.dtype).min)

@@ -47,7 +47,7 @@ def spaced_timesteps(spacing: Spacing, steps: int, timesteps: int, *, last: bool
     if not 1 <= steps < timesteps:
         raise UserError(f"steps={steps} is out of range; this model allows 1 … {timesteps - 1}")
     if spacing == "linspace":
-        points = np.linspace(0, timesteps - 1, steps if last else steps + 1).round()[::-1]
+        points: np.ndarray = np.linspace(0, timesteps - 1, steps if last else steps + 1).round()[::-1]
         points = points if last else points[:-1]
     elif spacing == "leading":
         points = (np.arange(steps) * (timesteps // steps))[::-1]

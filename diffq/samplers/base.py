@@ -1,6 +1,8 @@
 """What every sampler is: a frozen dataclass whose fields are its dials, and which is called on a canvas.
 
-sampler(denoiser, canvas, rng, on_step=None) -> canvas
+    sampler(denoiser, canvas, rng, on_step=None) -> canvas
+
+Dials that mean the same everywhere: scale (1 = off), temperature (0 = argmax), steps.
 """
 
 from __future__ import annotations
@@ -11,9 +13,6 @@ from typing import Any, ClassVar
 from diffq.diffusion.contracts import Canvas, OnStep, Process
 from diffq.rng import Rng
 from diffq.settings import Settings
-
-dial_note = "dials that mean the same everywhere: scale (1 = off), temperature (0 = argmax), steps"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(Settings):
