@@ -1,1 +1,1 @@
-"""Frontiers, plots and tables, from what the store holds."""
+"""Frontiers, plots and tables. Reads what the store holds; knows no network, no sampler and no metric."""

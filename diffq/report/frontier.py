@@ -1,0 +1,300 @@
+"""A frontier: many points seen through one quality metric and one diversity metric.
+
+Here are the Pareto front, the hypervolume, and quality at equal diversity. Knows no file and draws nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffq.errors import UserError, unknown
+from diffq.report.pareto import hypervolume, interpolate, on_front
+from diffq.report.points import Figure, Line, ReportPoint, make_lines
+
+UNBOUNDED = ("vendi", "kl", "seconds", "tokens_per_second", "nfe_calls", "nfe_rows", "peak_memory")
+"""Metrics (by the beginning of their names) that are not between 0 and 100."""
+
+REACHED = 0.95  # a resampled interval is given where at least this share of the resamples reaches the level
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Points of equal dataset, sources and samples a source that have both figures.
+
+    x, y      names of the diversity and the quality metric
+    front     keys of the points that no other point dominates
+    notes     what was left out and why, a sentence each
+    """
+
+    x: str
+    y: str
+    points: tuple[ReportPoint, ...]
+    nulls: tuple[ReportPoint, ...]
+    lines: tuple[Line, ...]
+    front: frozenset[str]
+    notes: tuple[str, ...] = ()
+
+    def figure(self, name: str) -> Figure:
+        """A metric's figure of the first point: its direction and signature, which are those of all."""
+        return self.points[0].figures[name]
+
+    @property
+    def signs(self) -> np.ndarray:
+        """+1 where more is better and −1 where less is, for x and y."""
+        return np.array([self.figure(self.x).sign, self.figure(self.y).sign])
+
+    def values(self, points: Iterable[ReportPoint]) -> np.ndarray:
+        """P × 2 values of x and y as they were measured."""
+        return np.array([[p.figures[self.x].value, p.figures[self.y].value] for p in points]).reshape(-1, 2)
+
+    def draws(self, point: ReportPoint) -> np.ndarray | None:
+        """2 × B resampled values of x and y, paired; None where either has none."""
+        x, y = point.figures[self.x].draws, point.figures[self.y].draws
+        return None if x is None or y is None else np.stack([x, y])
+
+
+def build_frontier(points: Sequence[ReportPoint], nulls: Sequence[ReportPoint], x: str, y: str) -> Frontier:
+    """The frontier of the points that can be compared; which ones were left out stands in its notes.
+
+    Raises UserError where a metric is unknown to every point, or is the same on both axes.
+    """
+    if x == y:
+        raise UserError(f"x and y are both {x}; a frontier needs a diversity metric and a quality metric")
+    known = {name for point in points for name in point.figures}
+    for name in (x, y):
+        if name not in known:
+            raise unknown("scored metric", name, known)
+    notes: list[str] = []
+    scored = [point for point in points if x in point.figures and y in point.figures]
+    if len(scored) < len(points):
+        missing = len(points) - len(scored)
+        notes.append(f"{_points(missing)} without {x} or {y} left out; score them with diffq score RUN metric=…")
+    if not scored:
+        raise UserError(f"no point has both {x} and {y}; score them with diffq score RUN metric=…")
+    kept, left_out = _comparable(scored, x, y)
+    notes += left_out
+    here = [null for null in nulls if x in null.figures and y in null.figures]
+    here = [null for null in here if _group(null, x, y)[1:] == _group(kept[0], x, y)[1:]]
+    made = Frontier(x, y, tuple(kept), tuple(here), tuple(make_lines([*kept, *here])), frozenset(), tuple(notes))
+    best = on_front(made.values(kept) * made.signs)
+    front = frozenset(point.key for point, best_one in zip(kept, best, strict=True) if best_one)
+    return Frontier(x, y, made.points, made.nulls, made.lines, front, made.notes)
+
+
+def _group(point: ReportPoint, x: str, y: str) -> tuple[Any, ...]:
+    """What must be equal on one front. (dataset and sources, then s and both signatures)"""
+    return (
+        (point.dataset, point.sources_digest),
+        point.samples,
+        point.figures[x].signature,
+        point.figures[y].signature,
+    )
+
+
+def _comparable(points: Sequence[ReportPoint], x: str, y: str) -> tuple[list[ReportPoint], list[str]]:
+    """The largest set of points that belong on one front, and a sentence for each reason that others do not."""
+    groups = Counter(_group(point, x, y) for point in points)
+    chosen = groups.most_common(1)[0][0]
+    kept = [point for point in points if _group(point, x, y) == chosen]
+    reasons: Counter[str] = Counter()
+    for point in points:
+        group = _group(point, x, y)
+        if group[0] != chosen[0]:
+            reasons["over other sources than the rest left out: only equal sources are comparable"] += 1
+        elif group[1] != chosen[1]:
+            reason = f"with s={point.samples} left out: the front is of s={chosen[1]}, and diversity depends on s"
+            reasons[reason] += 1
+        elif group != chosen:
+            reasons["whose metrics have another signature left out: they measure something else"] += 1
+    return kept, [f"{_points(count)} {reason}" for reason, count in reasons.items()]
+
+
+def _points(count: int) -> str:
+    return f"{count} point" + ("" if count == 1 else "s")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The hypervolume of a line, or of all points: the share of the rectangle between the reference point and the
+    other corner that is dominated, 0 … 1."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The rectangle that hypervolumes are shares of: from the reference point (worst) to the best corner."""
+
+    worst: tuple[float, float]
+    best: tuple[float, float]
+    bounded: tuple[bool, bool]
+
+    def describe(self, x: str, y: str) -> str:
+        """`reference point self_bleu=100, bleu=0; scaled by …`."""
+        scales = []
+        for name, worst, best, bounded in zip((x, y), self.worst, self.best, self.bounded, strict=True):
+            how = "" if bounded else " (the range of these points)"
+            scales.append(f"{name} from {worst:g} to {best:g}{how}")
+        return f"reference point {x}={self.worst[0]:g}, {y}={self.worst[1]:g}; scaled {' and '.join(scales)}"
+
+
+def scaling(frontier: Frontier) -> Scaling:
+    """0 and 100 for metrics with these bounds, the worst and best value of all points and null lines for others."""
+    values = frontier.values([*frontier.points, *frontier.nulls])
+    worst, best, bounded = [], [], []
+    for column, (name, sign) in enumerate(zip((frontier.x, frontier.y), frontier.signs, strict=True)):
+        low, high = 0.0, 100.0
+        inside = not name.startswith(UNBOUNDED) and values[:, column].min() >= low and values[:, column].max() <= high
+        if not inside:
+            low, high = float(values[:, column].min()), float(values[:, column].max())
+        worst.append(low if sign > 0 else high)
+        best.append(high if sign > 0 else low)
+        bounded.append(bool(inside))
+    return Scaling((worst[0], worst[1]), (best[0], best[1]), (bounded[0], bounded[1]))
+
+
+def volumes(frontier: Frontier) -> tuple[list[Volume], Scaling]:
+    """The hypervolume of all points together, then of each line (null lines too), with bootstrap intervals where both
+    figures have resampled values; and the rectangle they are shares of."""
+    box = scaling(frontier)
+    found = [_volume(frontier, "all samplers", frontier.points, box)]
+    found += [_volume(frontier, line.label, line.points, box) for line in frontier.lines]
+    return found, box
+
+
+def _volume(frontier: Frontier, label: str, points: Sequence[ReportPoint], box: Scaling) -> Volume:
+    worst, best = np.array(box.worst), np.array(box.best)
+    span = np.where(best == worst, 1.0, best - worst)
+
+    def share(values_P2: np.ndarray) -> float:
+        return hypervolume((values_P2 - worst) / span, np.zeros(2))
+
+    value = share(frontier.values(points))
+    drawn = [frontier.draws(point) for point in points]
+    present = [d for d in drawn if d is not None]
+    if len(present) < len(points):
+        return Volume(label, value)
+    resampled = [share(values) for values in np.stack(present).transpose(2, 0, 1)]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Volume(label, value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class AtLevel:
+    """A line's quality at one level of diversity, and how much better that is than another line's (`gain`, positive
+    where it is better). None where the line does not reach the level, or there is nothing to resample."""
+
+    level: float
+    label: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+
+
+def reference_line(frontier: Frontier) -> Line:
+    """The line that others are compared with: the autoregressive one, where there is one, since that has a
+    temperature; else the one with the plain baseline; else the first."""
+    lines = [line for line in frontier.lines if line.kind == "point"]
+    for wanted in (lambda p: p.process == "causal", lambda p: p.plain):
+        for line in lines:
+            if any(wanted(point) for point in line.points):
+                return line
+    return lines[0]
+
+
+def at_equal_diversity(
+    frontier: Frontier, levels: Sequence[float] | None = None, against: Line | None = None
+) -> list[AtLevel]:
+    """Quality of every line at each level of diversity, by linear interpolation along its strands.
+
+    Of several strands the best counts, chosen anew in every resample. levels: at most five round values that at least
+    two lines reach, where None. against: `reference_line`, where None.
+    """
+    compared = against or reference_line(frontier)
+    chosen = levels if levels is not None else _levels(frontier)
+    rows = []
+    for level in chosen:
+        other = _at(frontier, compared, level)
+        for line in frontier.lines:
+            rows.append(_compare(frontier, line, level, _at(frontier, line, level), other, line is compared))
+    return rows
+
+
+def _at(frontier: Frontier, line: Line, level: float) -> tuple[float, np.ndarray | None]:
+    """The line's quality at a level, and its resampled values."""
+    sign = int(frontier.signs[1])
+    best, resampled = [], []
+    for strand in line.strands:
+        values = frontier.values(strand.points)
+        best.append(interpolate(values[:, :1], sign * values[:, 1:], level)[0])
+        drawn = [d for d in map(frontier.draws, strand.points) if d is not None]
+        if len(drawn) == len(strand.points):
+            stacked = np.stack(drawn)
+            resampled.append(interpolate(stacked[:, 0], sign * stacked[:, 1], level))
+    value = max((b for b in best if not math.isnan(b)), default=math.nan)
+    if len(resampled) < len(line.strands):
+        return sign * value, None
+    return sign * value, sign * np.fmax.reduce(resampled)
+
+
+def _compare(
+    frontier: Frontier,
+    line: Line,
+    level: float,
+    own: tuple[float, np.ndarray | None],
+    other: tuple[float, np.ndarray | None],
+    same: bool,
+) -> AtLevel:
+    value, draws = own
+    if math.isnan(value):
+        return AtLevel(level, line.label, None)
+    low, high = _quantiles(draws)
+    if same or math.isnan(other[0]):
+        return AtLevel(level, line.label, value, low, high)
+    sign = float(frontier.signs[1])
+    gap = None if draws is None or other[1] is None else sign * (draws - other[1])
+    return AtLevel(level, line.label, value, low, high, sign * (value - other[0]), *_quantiles(gap))
+
+
+def _quantiles(draws: np.ndarray | None) -> tuple[float | None, float | None]:
+    if draws is None or np.isnan(draws).mean() > 1 - REACHED:
+        return None, None
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _levels(frontier: Frontier, most: int = 5) -> list[float]:
+    ranges = []
+    for line in frontier.lines:
+        for strand in line.strands:
+            xs = frontier.values(strand.points)[:, 0]
+            ranges.append((line.label, float(xs.min()), float(xs.max())))
+    low, high = min(r[1] for r in ranges), max(r[2] for r in ranges)
+    if high == low:
+        return []
+    for pieces in (6, 12, 24, 48):
+        step = nice_step((high - low) / pieces)
+        ticks = [round(k * step, 10) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        reached = [t for t in ticks if len({label for label, a, b in ranges if a <= t <= b}) >= 2]
+        if len(reached) >= 3 or (reached and pieces == 48):
+            kept = np.unique(np.linspace(0, len(reached) - 1, min(most, len(reached))).round().astype(int))
+            return [reached[i] for i in kept]
+    return []
+
+
+def nice_step(raw: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is not below `raw`."""
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-12))

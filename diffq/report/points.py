@@ -1,0 +1,228 @@
+"""The points of a report: records of the store seen as figures with intervals, and the lines they belong to.
+
+Knows no file and no metric: resampled values (`draws`) are given by the caller, the same resamples for every point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from diffq.store.identity import show_value
+from diffq.store.index import Record
+
+RUNNING = ("temperature", "scale", "q", "top_p", "steps")  # the dial a line runs along, where several vary alike
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one point. `draws` are its values in bootstrap resamples of the sources, where there are any."""
+
+    name: str
+    value: float
+    signature: str
+    direction: str
+    low: float | None = None
+    high: float | None = None
+    draws: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def sign(self) -> int:
+        """+1 where higher is better, −1 where lower is."""
+        return -1 if self.direction == "lower" else 1
+
+
+@dataclass(frozen=True)
+class ReportPoint:
+    """One point of a frontier, or of a null line (`kind` null).
+
+    sampler     the name it was asked for; `canonical` the one it is stored under
+    samples     s, how many samples a source the figures are over
+    plain       True for the baseline: no guidance, temperature 0, no clamp
+    """
+
+    key: str
+    folder: str
+    sampler: str
+    canonical: str
+    dataset: str
+    model: str
+    process: str
+    length: str
+    seed: int
+    samples: int
+    sources: int
+    sources_digest: str
+    dials: Mapping[str, Any]
+    changed: tuple[str, ...]
+    figures: Mapping[str, Figure]
+    costs: Mapping[str, float] = field(default_factory=dict)
+    kind: Literal["point", "null"] = "point"
+
+    @classmethod
+    def of(cls, record: Record, sampler: str = "", samples: int = 0) -> ReportPoint:
+        """What a record says.
+
+        sampler, samples: the name and the number a sweep asked for; the record's own where they are missing. Of two
+        figures with one name, that over `samples` samples a source is taken.
+        """
+        count = samples or record.samples
+        costs = {name: float(record.run[name]) for name in ("nfe_rows", "nfe_calls", "seconds") if name in record.run}
+        return cls(
+            key=record.key,
+            folder=record.folder,
+            sampler=sampler or record.sampler,
+            canonical=record.sampler,
+            dataset=record.dataset,
+            model=record.model,
+            process=record.process,
+            length=record.length,
+            seed=record.seed,
+            samples=count,
+            sources=record.sources,
+            sources_digest=str(record.run.get("sources_digest", "")),
+            dials=record.dials,
+            changed=record.changed,
+            figures=pick_figures(record.metrics, count),
+            costs=costs,
+        )
+
+    @property
+    def plain(self) -> bool:
+        """True where no dial is turned that trades quality for diversity: no guidance, temperature 0, no clamp."""
+        off = {"scale": 1, "temperature": 0, "clamp": "none"}
+        return (
+            self.kind == "point"
+            and self.process != "causal"
+            and "clamp" not in self.sampler
+            and "clamp" not in self.canonical
+            and all(self.dials.get(name, value) == value for name, value in off.items())
+        )
+
+    def with_draws(self, draws: Mapping[str, np.ndarray]) -> ReportPoint:
+        """The point with resampled values for the named figures."""
+        figures = {name: replace(f, draws=draws.get(name, f.draws)) for name, f in self.figures.items()}
+        return replace(self, figures=figures)
+
+
+def pick_figures(metrics: Mapping[str, Mapping[str, Any]], samples: int) -> dict[str, Figure]:
+    """Figures by name out of scores by signature; of several with one name, the one over `samples` samples a source,
+    and of those the one that was written last."""
+    chosen: dict[str, Figure] = {}
+    for signature, score in metrics.items():
+        name = str(score["name"])
+        made = Figure(
+            name, float(score["value"]), signature, str(score["direction"]), score.get("low"), score.get("high")
+        )
+        fits = samples_of(signature) in (samples, None)
+        held = chosen.get(name)
+        if held is None or fits or samples_of(held.signature) not in (samples, None):
+            chosen[name] = made
+    return chosen
+
+
+def samples_of(signature: str) -> int | None:
+    """The samples a source that a signature names (`…|s:3|…`), or None."""
+    for part in signature.split("|"):
+        if part.startswith("s:") and part[2:].isdigit():
+            return int(part[2:])
+    return None
+
+
+@dataclass(frozen=True)
+class Strand:
+    """Points of one line that differ in one dial alone, ordered along it. `fixed` are the values of the others."""
+
+    along: str
+    fixed: Mapping[str, Any]
+    points: tuple[ReportPoint, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """All points of one sampler on one model: one colour and one marker.
+
+    A grid over several dials falls into strands, one for each combination of the dials that it does not run along.
+    """
+
+    label: str
+    kind: Literal["point", "null"]
+    varying: tuple[str, ...]
+    strands: tuple[Strand, ...]
+
+    @property
+    def points(self) -> list[ReportPoint]:
+        return [point for strand in self.strands for point in strand.points]
+
+
+def make_lines(points: Sequence[ReportPoint]) -> list[Line]:
+    """One line a sampler, in the order in which they come; null lines last.
+
+    Where one sampler was used with several models, length models or seeds, the label says which.
+    """
+    groups: dict[tuple[Any, ...], list[ReportPoint]] = {}
+    for point in points:
+        groups.setdefault((point.kind, point.sampler, point.model, point.length, point.seed), []).append(point)
+    lines = []
+    for (kind, sampler, *rest), members in groups.items():
+        label = sampler
+        for at, (value, prefix) in enumerate(zip(rest, ("", "length ", "seed "), strict=True)):
+            if len({key[at + 2] for key in groups if key[:2] == (kind, sampler)}) > 1:
+                label += f" · {prefix}{value}"
+        varying = varying_dials(members)
+        lines.append(Line(label, kind, varying, tuple(_strands(members, varying))))
+    return sorted(lines, key=lambda line: line.kind == "null")
+
+
+def varying_dials(points: Iterable[ReportPoint]) -> tuple[str, ...]:
+    """The dials with more than one value, in the order of the sampler."""
+    values: dict[str, set[str]] = {}
+    for point in points:
+        for name, value in point.dials.items():
+            values.setdefault(name, set()).add(show_value(value))
+    return tuple(name for name, seen in values.items() if len(seen) > 1)
+
+
+def _strands(points: Sequence[ReportPoint], varying: Sequence[str]) -> list[Strand]:
+    def spread(name: str) -> tuple[int, int]:
+        count = len({show_value(point.dials.get(name)) for point in points})
+        return (count, -RUNNING.index(name) if name in RUNNING else -len(RUNNING))
+
+    along = max(varying, key=spread, default="")
+    groups: dict[tuple[str, ...], list[ReportPoint]] = {}
+    others = [name for name in varying if name != along]
+    for point in points:
+        groups.setdefault(tuple(show_value(point.dials.get(name)) for name in others), []).append(point)
+    strands = []
+    for members in groups.values():
+        ordered = tuple(sorted(members, key=lambda point: _order(point.dials.get(along))))
+        strands.append(Strand(along, {name: ordered[0].dials.get(name) for name in others}, ordered))
+    return strands
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers in their order, before everything else by its text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, float(value), "")
+    return (1, 0.0, show_value(value))
+
+
+SHORT = {"scale": "s", "temperature": "τ", "steps": "n", "top_p": "p", "top_k": "k", "solver": "", "clip_x0": "clip "}
+
+
+def short_dials(point: ReportPoint, names: Sequence[str]) -> str:
+    """`s2 τ0.5`: the named dials as they are written at a point. Steps are `n30`."""
+    parts = []
+    for name in names:
+        if name in point.dials:
+            value = show_value(point.dials[name])
+            parts.append(f"{SHORT.get(name, name.replace('_', ' ') + ' ')}{value}")
+    return " ".join(parts)
+
+
+def long_dials(point: ReportPoint, names: Sequence[str]) -> str:
+    """`scale 2, temperature 0.5`, for tables."""
+    return ", ".join(f"{name} {show_value(point.dials[name])}" for name in names if name in point.dials)
