@@ -1,0 +1,315 @@
+"""Text to token ids and back: one class over the Hugging Face `tokenizers` backend, and the ways of making one.
+
+Sources carry their special tokens ([CLS] … [SEP]), targets carry none, as in paper 1.
+Predictions and references both go through `decode`, so that they are compared in one spelling. Knows no batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffq.data.task import Corpus
+from diffq.errors import UserError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""Of the vocabularies that we build, in the order of their ids: padding is 0. (Paper 1's own WordPiece puts [UNK] first
+and pads with 0 all the same; there as here padding is masked, so nothing depends on it.)"""
+
+KINDS = "words | wordpiece:SIZE | bert | a Hugging Face tokenizer folder | a BERT vocabulary file"
+BERT = "bert-base-uncased"
+_ROLES = {"pad": ("pad_token",), "unk": ("unk_token",), "mask": ("mask_token",),
+          "start": ("cls_token", "bos_token"), "end": ("sep_token", "eos_token")}  # fmt: skip
+_ALPHABET = 1000  # characters that a trained WordPiece keeps, the trainer's own default
+_TIDY = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
+         (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
+
+
+class Tokenizer:
+    """A vocabulary with its special tokens.
+
+    size                         number of ids
+    pad, unk, start, end, mask   ids; `mask` alone is also the unconditional source of guidance
+    specials                     all of these ids
+    digest                       a hash of everything that encoding and decoding depend on
+    """
+
+    def __init__(self, backend: Any, specials: dict[str, str]):
+        """backend: a `tokenizers.Tokenizer`; specials: the token of each role. Missing ones are added at the end."""
+        backend.no_padding()
+        backend.no_truncation()
+        missing = [token for token in specials.values() if backend.token_to_id(token) is None]
+        backend.add_tokens(list(dict.fromkeys(missing)))
+        self._backend = backend
+        self._special_tokens = dict(sorted(specials.items()))
+        ids = {role: int(backend.token_to_id(token)) for role, token in specials.items()}
+        self.size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        self.pad, self.unk, self.mask = ids["pad"], ids["unk"], ids["mask"]
+        self.start, self.end = ids["start"], ids["end"]
+        self.specials: tuple[int, ...] = tuple(sorted(set(ids.values())))
+        self._silent = {self.pad, self.start, self.end, self.mask}
+        text = backend.to_str() + json.dumps(self._special_tokens)
+        self.digest: str = hashlib.sha256(text.encode()).hexdigest()
+
+    def encode_source(self, text: str) -> list[int]:
+        """[start] the text's ids [end]."""
+        return self.encode_sources([text])[0]
+
+    def encode_target(self, text: str) -> list[int]:
+        """The text's ids, without special tokens; an empty text has none."""
+        return self.encode_targets([text])[0]
+
+    def encode_sources(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[self.start, *ids, self.end] for ids in self.encode_targets(texts)]
+
+    def encode_targets(self, texts: Sequence[str]) -> list[list[int]]:
+        found = self._backend.encode_batch_fast([text.strip() for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids: special tokens are skipped, but for the unknown word, which stays visible."""
+        return self.decode_batch([ids])[0]
+
+    def decode_batch(self, rows: Iterable[Iterable[int]]) -> list[str]:
+        kept = [[int(i) for i in ids if int(i) not in self._silent] for ids in rows]
+        return [text.strip() for text in self._backend.decode_batch(kept, skip_special_tokens=False)]
+
+    def token(self, index: int) -> str:
+        """How the vocabulary spells one id."""
+        token = self._backend.id_to_token(index)
+        return "" if token is None else token
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a Hugging Face tokenizer folder, which `load` reads back to the same digest."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+        names = {names[0]: self._special_tokens[role] for role, names in _ROLES.items()}
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """The tokenizer of a folder: one of ours, any Hugging Face one, or one with a BERT `vocab.txt` alone.
+
+        Raises UserError where the folder holds no tokenizer.
+        """
+        folder = Path(folder)
+        made = _from_json(folder)
+        if made is not None:
+            return made
+        if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
+            return _from_bert_vocabulary(folder / "vocab.txt")
+        return _from_transformers(str(folder), f"{folder} holds no tokenizer that can be read")
+
+
+def build_tokenizer(spec: str, corpus: Corpus, cache_dir: str | Path | None = None) -> Tokenizer:
+    """The tokenizer that a dataset asks for.
+
+    spec: `words`, `wordpiece:SIZE` (both from the training texts), `bert` (looked for in
+    $DIFFQ_DATA/tokenizers/bert-base-uncased, then on the hub), a tokenizer folder, or a BERT vocabulary file.
+    cache_dir: where a trained WordPiece is kept under the hash of its texts; the same texts give the same tokenizer.
+    Raises UserError for a spec that is none of these.
+    """
+    kind, _, size = spec.partition(":")
+    path = Path(spec).expanduser()
+    if spec == "words":
+        return _train_words(_texts(corpus), getattr(corpus, "words", ()))
+    if kind == "wordpiece":
+        if not size.isdigit() or int(size) < len(SPECIAL_TOKENS) + 2:
+            raise UserError(f"dataset.tokenizer={spec}: SIZE in wordpiece:SIZE is a whole number such as 8000")
+        return _wordpiece(int(size), _texts(corpus), cache_dir)
+    if spec == "bert":
+        return _bert()
+    if path.is_dir():
+        return Tokenizer.load(path)
+    if path.is_file():
+        return _from_json(path.parent) if path.name == "tokenizer.json" else _from_bert_vocabulary(path)  # type: ignore[return-value]
+    raise UserError(f"dataset.tokenizer={spec} is neither a known kind nor a path that exists; allowed: {KINDS}")
+
+
+def _texts(corpus: Corpus) -> list[str]:
+    return [text for example in corpus.split("train") for text in (example.source, *example.references)]
+
+
+def _plain_backend(model: Any) -> Any:
+    """BERT's normalisation (lower case, no accents) and splitting at spaces and punctuation."""
+    import tokenizers
+
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    return backend
+
+
+def _own_specials() -> dict[str, str]:
+    return dict(zip(("pad", "unk", "start", "end", "mask"), SPECIAL_TOKENS, strict=True))
+
+
+def _train_words(texts: Sequence[str], words: Iterable[str]) -> Tokenizer:
+    """Every word that the dataset names, then every other of the texts, the most frequent first."""
+    import tokenizers
+
+    found = _by_frequency(_count_words(texts))
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys((*SPECIAL_TOKENS, *words, *found)))}
+    return Tokenizer(_plain_backend(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]")), _own_specials())
+
+
+def _count_words(texts: Sequence[str]) -> Counter[str]:
+    import tokenizers
+
+    backend = _plain_backend(tokenizers.models.WordLevel({}, unk_token="[UNK]"))
+    counts: Counter[str] = Counter()
+    for first in range(0, len(texts), 1000):
+        block = backend.normalizer.normalize_str("\n".join(texts[first : first + 1000]))
+        counts.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(block))
+    return counts
+
+
+def _by_frequency(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda item: (-counts[item], item))
+
+
+def _wordpiece(size: int, texts: Sequence[str], cache_dir: str | Path | None) -> Tokenizer:
+    if cache_dir is None:
+        return _train_wordpiece(size, texts)
+    import tokenizers
+
+    key = hashlib.sha256(f"wordpiece {size} {tokenizers.__version__}".encode())
+    for text in texts:
+        key.update(b"\0" + text.encode("utf-8", "surrogatepass"))
+    folder = Path(cache_dir) / "tokenizers" / f"wordpiece{size}-{key.hexdigest()[:16]}"
+    if not (folder / "tokenizer.json").is_file():
+        tokenizer = _train_wordpiece(size, texts)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.mkdtemp(dir=folder.parent, prefix=".making-")
+        tokenizer.save(made)
+        try:
+            os.rename(made, folder)
+        except OSError:  # another process has made the same one meanwhile
+            shutil.rmtree(made)
+    return Tokenizer.load(folder)
+
+
+def _train_wordpiece(size: int, texts: Sequence[str]) -> Tokenizer:
+    """Paper 1's own tokenizer (lower-casing BertNormalizer, BertPreTokenizer) of at most `size` tokens.
+
+    The alphabet is fixed here, at the start and inside of words: the trainer numbers characters in the order of a hash
+    table that differs from run to run, and breaks ties between merges by these numbers.
+    """
+    import tokenizers
+
+    first: Counter[str] = Counter()
+    inner: Counter[str] = Counter()
+    for word, count in _count_words(texts).items():
+        first[word[0]] += count
+        for character in word[1:]:
+            inner[character] += count
+    most = max(1, min(_ALPHABET, size // 4))
+    kept = set(_by_frequency(first + inner)[:most])
+    inside = [f"##{c}" for c in sorted(kept & set(inner))]
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=[*SPECIAL_TOKENS, *inside],
+        initial_alphabet=sorted(kept),
+        limit_alphabet=len(kept),
+        show_progress=False,
+    )
+    trained = _plain_backend(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    trained.train_from_iterator(texts, trainer)
+    return _wordpiece_of(trained.get_vocab())
+
+
+def _wordpiece_of(vocabulary: dict[str, int]) -> Tokenizer:
+    """Its `decode` spaces as transformers 4 did for BERT ("it's", "what?"), the spelling that paper 1 scored."""
+    import tokenizers
+    from tokenizers import decoders
+
+    backend = _plain_backend(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tidy = [decoders.Replace(old, new) for old, new in _TIDY]
+    backend.decoder = decoders.Sequence([decoders.WordPiece(cleanup=False), decoders.Fuse(), *tidy])
+    return Tokenizer(backend, _own_specials())
+
+
+def _bert() -> Tokenizer:
+    places = []
+    if data := os.environ.get("DIFFQ_DATA"):
+        folder = Path(data) / "tokenizers" / BERT
+        if folder.is_dir():
+            return Tokenizer.load(folder)
+        places.append(str(folder))
+    else:
+        places.append(f"$DIFFQ_DATA/tokenizers/{BERT} (DIFFQ_DATA is not set)")
+    missing = (
+        f"BERT's vocabulary was found neither in {places[0]} nor on the hub as {BERT};"
+        " give its file or folder as dataset.tokenizer=PATH"
+    )
+    return _from_transformers(BERT, missing)
+
+
+def _from_bert_vocabulary(path: Path) -> Tokenizer:
+    """BERT's uncased tokenizer from its file, one WordPiece a line, the line number being the id."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    tokens = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    absent = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if absent or len(vocabulary) != len(tokens):
+        why = f"it has no {absent[0]}" if absent else "a token stands in it twice"
+        raise UserError(f"{path} is no BERT vocabulary file: {why}; expected one WordPiece a line")
+    return _wordpiece_of(vocabulary)
+
+
+def _from_json(folder: Path) -> Tokenizer | None:
+    """A folder with `tokenizer.json` whose configuration names every role; None where it does not."""
+    import tokenizers
+
+    file, config_file = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not file.is_file() or not config_file.is_file():
+        return None
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        specials = _specials_of(config)
+        if len(specials) < len(_ROLES):
+            return None
+        return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), specials)
+    except UserError:
+        raise
+    except Exception as error:  # the backend raises plain Exceptions
+        raise UserError(f"{folder} holds no readable tokenizer: {error}") from error
+
+
+def _specials_of(config: dict[str, Any]) -> dict[str, str]:
+    """The token of each role that a configuration names."""
+    found = {}
+    for role, names in _ROLES.items():
+        for name in names:
+            value = config.get(name)
+            value = value.get("content") if isinstance(value, dict) else value
+            if value and role not in found:
+                found[role] = str(value)
+    return found
+
+
+def _from_transformers(name: str, missing: str) -> Tokenizer:
+    """What `AutoTokenizer` reads. Roles it lacks are filled: start and end by each other, the rest by new tokens."""
+    from transformers import AutoTokenizer
+
+    try:
+        read = AutoTokenizer.from_pretrained(name, use_fast=True)
+        backend = read.backend_tokenizer
+    except Exception as error:  # a wrong folder, no network, no fast version: each another exception
+        raise UserError(missing) from error
+    specials = _specials_of({n: getattr(read, n, None) for names in _ROLES.values() for n in names})
+    for role, other in (("start", "end"), ("end", "start")):
+        if role not in specials and other in specials:
+            specials[role] = specials[other]
+    for role, token in _own_specials().items():
+        specials.setdefault(role, token)
+    return Tokenizer(backend, specials)
