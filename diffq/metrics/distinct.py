@@ -1,0 +1,132 @@
+"""Distinct n-grams, and distinct texts: set-valued figures, taken source by source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from diffq.metrics import ngrams
+from diffq.metrics.base import Answers, Direction, Metric, Score
+from diffq.metrics.intervals import jackknife, scored
+from diffq.registry import METRICS
+from diffq.settings import setting
+
+
+def _share(grams: Sequence[tuple[str, ...]]) -> float:
+    """Distinct over all, 0 … 100; no n-grams at all give 0, as in DiffuSeq's evaluation."""
+    return 100 * len(set(grams)) / len(grams) if grams else 0.0
+
+
+@METRICS.register("distinct")
+@dataclass(frozen=True, kw_only=True)
+class Distinct(Metric):
+    """Distinct n-grams over all n-grams, 0 … 100 (Li et al. 2016).
+
+    over=source: the s samples of a source pooled, averaged over sources; over=sample: within each sample, averaged
+    (what DiffuSeq prints as dist-1); over=corpus: all samples pooled, one figure, which falls as sources are added and
+    whose interval is a jackknife over sources.
+    """
+
+    direction: ClassVar[Direction] = "higher"
+    axis: ClassVar[Literal["quality", "diversity", "cost"]] = "diversity"
+
+    n: int = setting(help="length of the n-grams", low=1, high=9)
+    over: Literal["source", "sample", "corpus"] = setting("source", "source | sample | corpus: what is pooled")
+    tokenizer: ngrams.Tokenizer = setting("13a", "13a (mteval, as sacrebleu) | split (white space)")
+
+    @property
+    def name(self) -> str:
+        return f"distinct_{self.n}" + ("" if self.over == "source" else f"_{self.over}")
+
+    def packages(self) -> tuple[str, ...]:
+        return ("sacrebleu",) if self.tokenizer == "13a" else ()
+
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def parts(self, answers: Answers) -> Mapping[str, Any]:
+        how = "jackknife" if self.over == "corpus" else "mean"
+        return {"n": self.n, "tok": self.tokenizer, "over": self.over, "agg": how}
+
+    def __call__(self, answers: Answers) -> Score:
+        sources = [
+            [ngrams.ngrams(ngrams.words(text, self.tokenizer), self.n) for text in texts]
+            for texts in answers.candidates
+        ]
+        if self.over == "corpus":
+            return self._corpus(answers, sources)
+        if self.over == "sample":
+            return scored(self, answers, np.array([np.mean([_share(sample) for sample in s]) for s in sources]))
+        return scored(self, answers, np.array([_share([g for sample in s for g in sample]) for s in sources]))
+
+    def _corpus(self, answers: Answers, sources: Sequence[Sequence[Sequence[tuple[str, ...]]]]) -> Score:
+        held_by: Counter[tuple[str, ...]] = Counter()  # in how many sources an n-gram occurs
+        own = [{gram for sample in samples for gram in sample} for samples in sources]
+        for grams in own:
+            held_by.update(grams)
+        sizes = np.array([sum(len(sample) for sample in samples) for samples in sources])
+        lost = np.array([sum(held_by[gram] == 1 for gram in grams) for grams in own])
+        size, kinds = sizes.sum(), len(held_by)
+        value = 100 * kinds / size if size else 0.0
+        low, high = jackknife(value, 100 * (kinds - lost) / np.maximum(size - sizes, 1))
+        return Score(
+            name=self.name,
+            value=float(value),
+            signature=self.signature(answers),
+            direction=self.direction,
+            n=len(sources),
+            low=low,
+            high=high,
+        )
+
+
+@METRICS.register("div")
+@dataclass(frozen=True, kw_only=True)
+class Div(Metric):
+    """Distinct 4-grams over all 4-grams of a source's samples, split at white space, averaged over sources, 0 … 100:
+    DiffuSeq's div-4 (arXiv 2210.08933), printed there as 0 … 1. A source without a 4-gram counts 0."""
+
+    direction: ClassVar[Direction] = "higher"
+    axis: ClassVar[Literal["quality", "diversity", "cost"]] = "diversity"
+
+    n: int = setting(4, "length of the n-grams", low=1, high=9)
+
+    @property
+    def name(self) -> str:
+        return f"div_{self.n}"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def parts(self, answers: Answers) -> Mapping[str, Any]:
+        return {"n": self.n, "tok": "split", "over": "source", "agg": "mean"}
+
+    def __call__(self, answers: Answers) -> Score:
+        shares = [
+            _share([g for text in texts for g in ngrams.ngrams(text.split(), self.n)]) for texts in answers.candidates
+        ]
+        return scored(self, answers, np.array(shares))
+
+
+@METRICS.register("unique")
+@dataclass(frozen=True, kw_only=True)
+class Unique(Metric):
+    """Distinct texts among the s samples of a source, over s, averaged over sources: 100/s … 100. Texts that differ
+    only in white space are one."""
+
+    direction: ClassVar[Direction] = "higher"
+    axis: ClassVar[Literal["quality", "diversity", "cost"]] = "diversity"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def parts(self, answers: Answers) -> Mapping[str, Any]:
+        return {"over": "source", "agg": "mean"}
+
+    def __call__(self, answers: Answers) -> Score:
+        shares = [100 * len({" ".join(text.split()) for text in texts}) / len(texts) for texts in answers.candidates]
+        return scored(self, answers, np.array(shares))

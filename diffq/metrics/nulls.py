@@ -1,0 +1,101 @@
+"""The two null lines of a frontier: what a baseline's samples become when some of their words are exchanged.
+
+They cost no sampling. A sampler that does not beat them at equal diversity has shown nothing. Which words are exchanged
+is keyed by (seed, source, sample, place): the words of a smaller share are among those of a larger one, and more
+samples a source change none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffq.errors import UserError
+from diffq.metrics.base import Answers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+
+
+def corrupt(answers: Answers, share: float, seed: int = 0) -> Answers:
+    """The answers with each word replaced, with probability `share`, by one drawn from all words of the candidates and
+    the references (as often as they occur there). The draw may be the word itself.
+
+    Raises UserError for a share outside 0 … 1.
+    """
+    pool = [w for group in (*answers.candidates, *answers.references) for text in group for w in text.split()]
+    exchanged, drawn = _draws(answers, share, seed, len(pool))
+    words, at = [], 0
+    for texts in answers.candidates:
+        held = []
+        for text in texts:
+            tokens = text.split()
+            here = slice(at, at + len(tokens))
+            at += len(tokens)
+            marks = zip(tokens, exchanged[here], drawn[here], strict=True)
+            held.append(" ".join(pool[pick] if swap else word for word, swap, pick in marks))
+        words.append(tuple(held))
+    return dataclasses.replace(answers, candidates=tuple(words), cost={})
+
+
+def copy(answers: Answers, share: float, seed: int = 0) -> Answers:
+    """The answers with each word replaced, with probability `share`, by the source's word at the same place; where the
+    source has ended the word is dropped. At share 1 every sample is a verbatim beginning of its source.
+
+    Raises UserError for a share outside 0 … 1, and where no source has a word.
+    """
+    if "source" not in answers.given():
+        raise UserError(
+            "the null line 'copy' needs sources with words in them; an unconditional task has only 'corrupt'"
+        )
+    exchanged, _ = _draws(answers, share, seed, 1)
+    words, at = [], 0
+    for texts, source in zip(answers.candidates, answers.sources, strict=True):
+        from_source = source.split()
+        held = []
+        for text in texts:
+            tokens = text.split()
+            swaps = exchanged[at : at + len(tokens)]
+            at += len(tokens)
+            kept = [
+                from_source[i : i + 1] if swap else [word]
+                for i, (word, swap) in enumerate(zip(tokens, swaps, strict=True))
+            ]
+            held.append(" ".join(word for piece in kept for word in piece))
+        words.append(tuple(held))
+    return dataclasses.replace(answers, candidates=tuple(words), cost={})
+
+
+def null_lines(
+    answers: Answers, shares: Sequence[float] = SHARES, seed: int = 0
+) -> dict[str, list[tuple[float, Answers]]]:
+    """The points of `corrupt` and, where there are sources, of `copy`: lists of (share, answers)."""
+    lines = {"corrupt": [(share, corrupt(answers, share, seed)) for share in shares]}
+    if "source" in answers.given():
+        lines["copy"] = [(share, copy(answers, share, seed)) for share in shares]
+    return lines
+
+
+def _draws(answers: Answers, share: float, seed: int, pool: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every word of the candidates, in order: whether it is exchanged, and a number below `pool`."""
+    if not 0 <= share <= 1:
+        raise UserError(f"share={share} of a null line is out of range; allowed: 0 … 1")
+    import torch
+
+    from diffq.rng import Rng, Stream, uniform
+
+    places = [
+        (source, sample, place)
+        for source, texts in enumerate(answers.candidates)
+        for sample, text in enumerate(texts)
+        for place in range(len(text.split()))
+    ]
+    source_N, sample_N, place_N = torch.tensor(places, dtype=torch.long).reshape(-1, 3).T
+    key: Tensor = Rng(seed).key(Stream.NULL_LINE, source_N, sample_N, place_N)
+    picks = (uniform(key, 1) * pool).long().clamp_(max=max(pool - 1, 0))
+    return (uniform(key, 0) < share).numpy(), picks.numpy()
