@@ -269,13 +269,13 @@ class Trainer:
         )
         rng = Rng(VALIDATION_SEED)
         sums: dict[str, Tensor] = {}
+        mine = batches[self.rank :: self.world]
         with self.accelerator.autocast():
-            for batch in batches[self.rank :: self.world]:
+            for batch in mine or batches[:1]:  # a process without a batch of its own still names the parts
                 part = to_device(StepBatch((batch,), batch.row_B, totals), self.device).parts[0]
                 for name, value in self.job.model.loss(part, rng, totals).items():
-                    sums[name] = sums[name] + value.float() if name in sums else value.float()
-        if self.world > 1 and len(batches) < self.world:
-            raise UserError(f"trainer.validation_sources is too small for {self.world} processes; take more, or 0")
+                    value = value.float() if mine else torch.zeros_like(value, dtype=torch.float32)
+                    sums[name] = sums[name] + value if name in sums else value
         return {name: float(self.accelerator.reduce(value, "sum")) for name, value in sums.items()}
 
     def _save(self, status: str) -> None:
