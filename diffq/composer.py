@@ -1,7 +1,5 @@
-"""From `key=value` words to a typed `Config`: layers, defaults, and every check that needs no data and no weights.
+"""From `key=value` words to a typed `Config`: defaults, and every check that needs no data and no weights.
 
-Layers, the later winning: conf/config.yaml, the config.yaml of each --config-dir, the experiment's `defaults`, the
-command line. A layer is a mapping of the same keys that the command line takes.
 YAML is composed once for each choice of groups; dials are then set on the plain mapping, which becomes typed once.
 This file knows neither how Hydra works nor what any component does.
 """
@@ -13,30 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffq import plugins
-from diffq.conf_files import GROUPS, builtin_dir, check_group_folders, group_files, read_mapping, search_dirs
-from diffq.config import Choices, Config, MetricSuite, RootSettings, typed_root
-from diffq.config_checks import (
-    check_fit,
-    check_registered_dials,
-    dial_owners,
-    process_of,
-    refuse_dial,
-    refuse_key,
-    unfed,
-)
+from diffq.config import Choices, Config, MetricSuite, typed_root
+from diffq.config_checks import check_fit, process_of, refuse_dial, unfed, unready
 from diffq.config_sections import TrackerSettings, TrainerSettings
 from diffq.errors import UserError, did_you_mean, unknown
-from diffq.hydra_compose import Argument, Fragments, parse_argument
-from diffq.registry import DATASETS, METRICS, MODELS, SAMPLERS
+from diffq.layers import ROOT, Layer, Layers
+from diffq.options import Options
 from diffq.settings import typed
 
-REGISTRIES = {"model": MODELS, "dataset": DATASETS, "sampler": SAMPLERS, "metric": METRICS}
-ROOT = tuple(f.name for f in dataclasses.fields(RootSettings))
-SECTIONS = ("model", "dataset", "sampler", "metric", "trainer", "tracker")
-TRAINER_KEYS = tuple(f.name for f in dataclasses.fields(TrainerSettings))
-
-Layer = dict[str, Any]  # canonical key (`seed`, `model`, `sampler.scale`) -> value
+SUITE_KEYS = ("metrics", "x", "y", "help")
 
 
 class Composer:
@@ -46,150 +29,25 @@ class Composer:
     """
 
     def __init__(self, *, verb: str = "sample", config_dirs: Sequence[Path | str] = ()):
-        self.verb = verb
-        self.folders = search_dirs(config_dirs)
-        check_group_folders(self.folders)
-        self._config_dirs = tuple(config_dirs)
-        self._fragments = Fragments(self.folders)
-        self._options: dict[str, dict[str, Path | None]] = {}
+        self.options = Options(config_dirs)
+        self.layers = Layers(self.options, verb)
         self._typed: dict[tuple[str, ...], Any] = {}
-        self._layers: dict[tuple[Any, ...], tuple[Layer, tuple[str, ...]]] = {}
 
     def compose(self, overrides: Sequence[str]) -> Config:
         """The typed configuration of one point. UserError for a list where one value is wanted."""
-        arguments = self.arguments(overrides)
         chosen: Layer = {}
-        for a in arguments:
+        for a in self.layers.arguments(overrides):
             if a.key != "metric" and a.swept:
                 raise UserError(
-                    f"{a.text} is a list of {len(a.values)}; only `diffq sweep` takes lists, give one value here"
+                    f"{a.text} is a list of {len(a.values)}; only `diffq sweep` takes lists, give one value"
                 )
             chosen[a.key] = a.values if a.key == "metric" else a.values[0]
         return self.point(chosen)
 
-    def arguments(self, overrides: Sequence[str]) -> list[Argument]:
-        """The words of the command line with canonical keys; of a key that is given twice the last one holds.
-
-        Plugins named by any layer are imported first, so that their names and dials are known.
-        """
-        parsed = [parse_argument(text, self._glob_options) for text in overrides]
-        raw: Layer = {a.key: a.values[0] if len(a.values) == 1 else list(a.values) for a in parsed}
-        experiment = raw.get("experiment")
-        if isinstance(experiment, list):
-            raise UserError("experiment= takes one name; sweep each experiment by itself")
-        self._load_plugins(raw.get("plugins"), experiment)
-        merged = {}
-        for a in parsed:
-            key = self.canonical(a.key)
-            merged.pop(key, None)
-            merged[key] = dataclasses.replace(a, key=key)
-        return list(merged.values())
-
-    def experiment(self, name: str | None) -> dict[str, Any]:
-        """What an experiment's file holds: `defaults`, a mapping of overrides, and `grids`, a list of such mappings."""
-        if name is None:
-            return {}
-        files = group_files("experiment", self.folders)
-        if name not in files:
-            raise unknown("experiment", name, files)
-        held = read_mapping(files[name])
-        for key in held:
-            if key not in ("defaults", "grids", "help"):
-                raise UserError(
-                    f"{files[name]} has no key '{key}'{did_you_mean(key, ('defaults', 'grids', 'help'))};"
-                    " an experiment has defaults, grids and help"
-                )
-        if not isinstance(held.get("defaults") or {}, dict):
-            raise UserError(f"{files[name]}: defaults must be a mapping such as `dataset: qqp`")
-        grids = held.get("grids") or []
-        if not isinstance(grids, list) or not all(isinstance(g, dict) for g in grids):
-            raise UserError(
-                f"{files[name]}: grids must be a list of mappings such as `{{sampler: cfg, scale: [1, 2]}}`"
-            )
-        return held
-
-    def options(self, group: str) -> dict[str, Path | None]:
-        """The names of a group and their files; None for a registered component without one."""
-        if group not in self._options:
-            found: dict[str, Path | None] = dict(group_files(group, self.folders))
-            stored = plugins.stored_defaults(group)
-            if group in REGISTRIES:
-                for name in REGISTRIES[group].names():
-                    if name not in found:
-                        stored.setdefault(name, {"kind": name})
-            for name, node in stored.items():
-                if found.get(name) is not None:
-                    raise UserError(
-                        f"a plugin's defaults and {found[name]} are both {group}={name}; rename one of them"
-                    )
-                self._fragments.store(group, name, node)
-                found[name] = None
-            self._options[group] = dict(sorted(found.items()))
-        return self._options[group]
-
-    def canonical(self, key: str, where: str = "") -> str:
-        """A key as layers hold it: a dial becomes `sampler.DIAL`, under `train` `trainer.KEY`. UserError for others."""
-        head, dot, _ = key.partition(".")
-        if not dot and (key in GROUPS or key in ROOT):
-            return key
-        if dot and head in SECTIONS:
-            return key
-        if not dot and self.verb == "train" and key in TRAINER_KEYS:
-            return f"trainer.{key}"
-        owners = {} if dot else dial_owners()
-        if key in owners and self.verb == "train":
-            raise UserError(
-                f"{where}'{key}' is a dial of samplers, which training has no use for; the trainer's settings:"
-                f" {', '.join(TRAINER_KEYS)}"
-            )
-        if key in owners:
-            return f"sampler.{key}"
-        raise refuse_key(key, where, owners, TRAINER_KEYS if self.verb == "train" else ())
-
-    def layer(self, mapping: Mapping[str, Any], where: str) -> Layer:
-        """A YAML mapping of overrides with canonical keys; a nested mapping below a section is the same as dots."""
-        out: Layer = {}
-        for key, value in mapping.items():
-            canonical = self.canonical(str(key), f"{where}: ")
-            if canonical in SECTIONS and isinstance(value, Mapping):
-                out |= {f"{canonical}.{inner}": v for inner, v in value.items()}
-            else:
-                out[canonical] = value
-        return out
-
-    def base(self, experiment: str | None) -> Layer:
-        """Everything below the command line, merged."""
-        key = (experiment,)
-        if key not in self._layers:
-            merged: Layer = {}
-            for folder in self.folders:
-                path = folder / "config.yaml"
-                if path.is_file():
-                    held = read_mapping(path)
-                    held.pop("default_samplers", None)
-                    held.pop("plugins", None)
-                    merged |= self.layer(held, str(path))
-            held = self.experiment(experiment).get("defaults") or {}
-            held = {k: v for k, v in held.items() if k != "plugins"}
-            verb, self.verb = self.verb, "sample" if self.verb == "train" else self.verb
-            try:
-                merged |= self.layer(held, f"experiment '{experiment}'")
-            finally:
-                self.verb = verb
-            self._layers[key] = (merged, ())
-        return dict(self._layers[key][0])
-
     def point(self, chosen: Mapping[str, Any]) -> Config:
         """The configuration of one point from canonical keys and single values, over all lower layers."""
-        experiment = chosen.get("experiment")
-        values = self.base(experiment) | dict(chosen)
-        values["plugins"] = list(self._plugins)
-        if self.verb == "train" and "sampler" not in chosen:
-            values = {k: v for k, v in values.items() if not k.startswith("sampler.") or k in chosen}
-        named_metric = "metric" in values
+        values = self.layers.merge(chosen) | {"plugins": list(self.options.plugins)}
         choices = self._choose(values)
-        wanted = [(g, getattr(choices, g)) for g in ("model", "dataset", "sampler", "trainer", "tracker")]
-        self._fragments.prepare(wanted)
         root = typed_root({k: v for k, v in values.items() if k in ROOT})
         dataset = self._member("dataset", choices.dataset, values)
         config = Config(
@@ -197,222 +55,174 @@ class Composer:
             model=self._member("model", choices.model, values),
             dataset=dataset,
             sampler=self._member("sampler", choices.sampler, values),
-            metric=self._suite(choices.metric, values, named_metric, dataset, root.num_samples),
-            trainer=self._section(TrainerSettings, "trainer", choices.trainer, values),
-            tracker=self._section(TrackerSettings, "tracker", choices.tracker, values),
+            metric=self._suite(choices.metric, values, dataset, root.num_samples),
+            trainer=self._section("trainer", TrainerSettings, choices.trainer, values),
+            tracker=self._section("tracker", TrackerSettings, choices.tracker, values),
             choices=choices,
         )
         check_fit(config)
         return config
 
     def _choose(self, values: Layer) -> Choices:
-        """The option of every group, defaults filled in."""
-        dataset = self._option("dataset", values["dataset"])
-        sampler = self._option("sampler", values["sampler"]) if values.get("sampler") is not None else None
-        model = values.get("model")
-        if model is None:
-            models = self._fragments("dataset", dataset).get("models") or self._dataset_default(dataset, "models", {})
-            process = next((p for p in process_of(self._class("sampler", sampler)) if p in models), None)
-            if process is None:
-                wanted = "/".join(process_of(self._class("sampler", sampler)))
-                raise UserError(f"dataset '{dataset}' names no default model for the process {wanted}; give model=NAME")
-            model = models[process]
-        model = self._option("model", model)
-        if sampler is None:
-            process = self._class("model", model).process
-            default = self._default_samplers().get(process)
-            if default is None:
-                raise UserError(f"there is no default sampler for {process} models; give sampler=NAME")
-            sampler = self._option("sampler", default)
-        metric = values.get("metric")
-        if metric is None:
-            metric = self._fragments("dataset", dataset).get("metric") or self._dataset_default(
-                dataset, "metric", "text"
-            )
-        names = (metric,) if isinstance(metric, str) else tuple(metric)
-        flat = [n for name in names for n in (name if isinstance(name, list) else [name])]
-        return Choices(
+        """The option of every group. What nobody names follows from the dataset, the sampler and the model."""
+        check = self.options.check
+        named = {group: check(group, values[group]) for group in _GROUPS if values.get(group) is not None}
+        self.options.fragments.prepare(list(named.items()))
+        dataset = named["dataset"]
+        model = named.get("model") or check("model", self._default_model(dataset, named.get("sampler")))
+        sampler = named.get("sampler") or check("sampler", self._default_sampler(model))
+        metric = values.get("metric") or self._of_dataset(dataset, "metric", "text")
+        listed = [metric] if isinstance(metric, str) else metric
+        names = [n for entry in listed for n in (entry if isinstance(entry, list) else [entry])]
+        made = Choices(
             model=model,
             dataset=dataset,
             sampler=sampler,
-            metric=tuple(dict.fromkeys(self._option("metric", n) for n in flat)),
-            trainer=self._option("trainer", values["trainer"]),
-            tracker=self._option("tracker", values["tracker"]),
+            metric=tuple(dict.fromkeys(check("metric", n) for n in names)),
+            trainer=named.get("trainer")
+            or check("trainer", self.options.mapping("default_trainers").get(model, "default")),
+            tracker=named["tracker"],
             experiment=values.get("experiment"),
-            paper=self._option("paper", values["paper"]) if values.get("paper") is not None else None,
+            paper=named.get("paper"),
+        )
+        wanted = [(group, getattr(made, group)) for group in ("model", "sampler", "trainer", "tracker")]
+        self.options.fragments.prepare(wanted + [("metric", n) for n in made.metric])
+        return made
+
+    def _default_model(self, dataset: str, sampler: str | None) -> str:
+        processes = process_of(self.options.component("sampler", sampler) if sampler else None)
+        models = self._of_dataset(dataset, "models", {})
+        for process in processes:
+            if process in models:
+                return models[process]
+        raise UserError(
+            f"dataset '{dataset}' names no default model for the process {' or '.join(processes)}; give model=NAME"
         )
 
-    def _default_samplers(self) -> dict[str, str]:
-        merged: dict[str, str] = {}
-        for folder in self.folders:
-            if (folder / "config.yaml").is_file():
-                merged |= read_mapping(folder / "config.yaml").get("default_samplers") or {}
-        return merged
+    def _default_sampler(self, model: str) -> str:
+        process = self.options.component("model", model).process
+        samplers = self.options.mapping("default_samplers")
+        if process not in samplers:
+            raise UserError(f"there is no default sampler for {process} models such as '{model}'; give sampler=NAME")
+        return samplers[process]
 
-    def _dataset_default(self, option: str, name: str, otherwise: Any) -> Any:
-        """What the class of a dataset says where its YAML is silent."""
-        for f in dataclasses.fields(self._class("dataset", option)):
-            if f.name == name:
-                if f.default is not dataclasses.MISSING:
-                    return f.default
-                if f.default_factory is not dataclasses.MISSING:
-                    return f.default_factory()
+    def _of_dataset(self, option: str, name: str, otherwise: Any) -> Any:
+        """What a dataset's YAML says, or else its class."""
+        held = self.options.fragments("dataset", option)
+        if held.get(name) is not None:
+            return held[name]
+        for f in dataclasses.fields(self.options.component("dataset", option)):
+            if f.name == name and f.default is not dataclasses.MISSING:
+                return f.default
+            if f.name == name and f.default_factory is not dataclasses.MISSING:
+                return f.default_factory()
         return otherwise
 
-    def _option(self, group: str, name: Any) -> str:
-        if not isinstance(name, str):
-            raise UserError(f"{group}={name} must be the name of a {group}; known: {', '.join(self.options(group))}")
-        if name not in self.options(group):
-            raise unknown(group, name, self.options(group))
-        return name
-
-    def _glob_options(self, key: str) -> list[str]:
-        if key not in GROUPS:
-            raise UserError(
-                f"{key}=glob(…) chooses among names, and '{key}' has none; globs are for {', '.join(GROUPS)}"
-            )
-        return list(self.options(key))
-
-    def _where(self, group: str, name: str) -> str:
-        path = self.options(group).get(name)
-        return str(path) if path else f"{group}={name}"
-
-    def _class(self, group: str, name: str | None) -> Any:
-        """The registered class behind an option, or None where none was chosen."""
-        if name is None:
-            return None
-        kind = self._fragments(group, name).get("kind")
-        if not isinstance(kind, str):
-            raise UserError(
-                f"{self._where(group, name)} must say `kind: NAME`, the registered {group} that it configures"
-            )
-        try:
-            return REGISTRIES[group][kind]
-        except UserError as error:
-            raise UserError(f"{self._where(group, name)}: {error}") from error
-
-    def _member(self, group: str, option: str, values: Layer) -> Any:
+    def _member(self, group: str, option: str, values: Mapping[str, Any]) -> Any:
         """A registered component, typed, with the changes that the layers make to it."""
-        changes = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{group}.")}
-        memo = (group, option, repr(sorted(changes.items(), key=lambda kv: kv[0])))
+        changes = _changes(values, group)
+        memo = (group, option, repr(sorted(changes.items())))
         if memo not in self._typed:
-            cls = self._class(group, option)
-            held = self._fragments(group, option)
-            held.pop("kind")
-            names = [f.name for f in dataclasses.fields(cls)]
+            cls = self.options.component(group, option)
+            held = self.options.fragments(group, option)
+            del held["kind"]
             if group == "dataset":
                 held.setdefault("name", option)
-            self._check_file(cls, held, group, option)
-            for key in changes:
-                if key.partition(".")[0] not in names:
-                    if group == "sampler":
-                        raise refuse_dial(cls, option, key.partition(".")[0])
-                    raise _no_setting(group, option, key, names)
-            self._typed[memo] = typed(cls, _changed(held, changes), group)
+            self._typed[memo] = self._make(cls, group, option, held, changes)
         return self._typed[memo]
 
-    def _check_file(self, cls: Any, held: Mapping[str, Any], group: str, option: str) -> None:
+    def _section(self, group: str, cls: Any, option: str, values: Mapping[str, Any]) -> Any:
+        """Settings that belong to no registered component, typed."""
+        changes = _changes(values, group)
+        memo = (group, option, repr(sorted(changes.items())))
+        if memo not in self._typed:
+            self._typed[memo] = self._make(cls, group, option, self.options.fragments(group, option), changes)
+        return self._typed[memo]
+
+    def _make(self, cls: Any, group: str, option: str, held: dict[str, Any], changes: Mapping[str, Any]) -> Any:
         names = [f.name for f in dataclasses.fields(cls)]
         for key in held:
             if key not in names:
                 raise UserError(
-                    f"{self._where(group, option)}: {group} '{cls.kind or option}' has no setting '{key}'"
-                    f"{did_you_mean(key, names)}; it has: {', '.join(names)}"
+                    f"{self.options.where(group, option)} has a key '{key}' that {group} '{option}' does not have"
+                    f"{did_you_mean(key, names)}; it has: {', '.join(names) or 'none'}"
                 )
-
-    def _section(self, cls: Any, group: str, option: str, values: Layer) -> Any:
-        changes = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{group}.")}
-        memo = (group, option, repr(sorted(changes.items(), key=lambda kv: kv[0])))
-        if memo not in self._typed:
-            held = self._fragments(group, option)
-            self._check_file(cls, held, group, option)
-            names = [f.name for f in dataclasses.fields(cls)]
-            for key in changes:
-                if key.partition(".")[0] not in names:
-                    raise _no_setting(group, option, key, names)
-            self._typed[memo] = typed(cls, _changed(held, changes), group)
-        return self._typed[memo]
-
-    def _suite(self, chosen: Sequence[str], values: Layer, named: bool, dataset: Any, samples: int) -> MetricSuite:
-        """The metrics of all chosen suites and metrics, each once; the axes are those of the first suite."""
-        self._fragments.prepare([("metric", n) for n in chosen])
-        names, axes = self._suite_members(chosen)
-        changes = {k.partition(".")[2]: v for k, v in values.items() if k.startswith("metric.")}
-        for axis in ("x", "y"):
-            axes[axis] = changes.pop(axis, axes[axis])
-        self._fragments.prepare([("metric", n) for n in names])
         for key in changes:
-            head, dot, _ = key.partition(".")
-            if head not in names or not dot:
-                known = ["x", "y", *names]
+            head = key.partition(".")[0]
+            if head not in names and group == "sampler":
+                raise refuse_dial(cls, option, head)
+            if head not in names:
                 raise UserError(
-                    f"metric.{key} is no setting{did_you_mean(head, known)}; the axes are metric.x and metric.y, and an"
-                    f" option of a metric is metric.NAME.OPTION, with NAME one of {', '.join(names)}"
+                    f"{group} '{option}' has no setting '{head}'{did_you_mean(head, names)};"
+                    f" it has: {', '.join(names) or 'none'}"
                 )
-        kept, members, left_out = [], [], []
+        return typed(cls, _changed(held, changes), group)
+
+    def _suite(self, chosen: Sequence[str], values: Layer, dataset: Any, samples: int) -> MetricSuite:
+        """The metrics of all chosen suites and metrics, each once; the axes are those of the first suite.
+
+        A suite's members that need more samples or another package are left out, with the reason. What the task cannot
+        feed at all is left out of a default suite only.
+        """
+        names, axes = self._suite_members(chosen)
+        changes = _changes(values, "metric")
+        axes |= {axis: changes.pop(axis) for axis in ("x", "y") if axis in changes}
+        for key in changes:
+            if key.partition(".")[0] not in names or "." not in key:
+                near = did_you_mean(key.partition(".")[0], ("x", "y", *names))
+                raise UserError(
+                    f"metric.{key} is no setting{near}; there are metric.x, metric.y and metric.NAME.OPTION, with NAME"
+                    f" one of {', '.join(names)}"
+                )
+        self.options.fragments.prepare([("metric", n) for n in names])
+        kept: dict[str, Any] = {}
+        left_out = []
         for name in names:
-            inner = {f"metric.{k.partition('.')[2]}": v for k, v in changes.items() if k.partition(".")[0] == name}
-            member = self._member("metric", name, inner)
-            reason = unfed(name, member, dataset, samples)
-            if reason and named:
-                raise UserError(reason)
-            if reason:
-                left_out.append(reason)
+            member = self._member("metric", name, {f"metric.{k}": v for k, v in _changes(changes, name).items()})
+            reason = unfed(name, member, dataset) if values.get("metric") is not None else ""
+            more = unfed(name, member, dataset) or unready(name, member, samples)
+            if reason or (more and name in chosen):
+                raise UserError(reason or more)
+            if more:
+                left_out.append(more)
             else:
-                kept.append(name)
-                members.append(member)
+                kept[name] = member
         for axis, kind in (("x", "diversity"), ("y", "quality")):
             if axes[axis] and axes[axis] not in names:
-                raise unknown(f"metric of the chosen suite for metric.{axis}", axes[axis], names)
+                raise unknown(f"metric for metric.{axis} in the chosen suite", axes[axis], names)
             if axes[axis] not in kept:
-                axes[axis] = next((n for n, m in zip(kept, members, strict=True) if m.axis == kind), "")
-        return MetricSuite(
-            metrics=tuple(members), names=tuple(kept), x=axes["x"], y=axes["y"], left_out=tuple(left_out)
-        )
+                axes[axis] = next((n for n, m in kept.items() if m.axis == kind), "")
+        return MetricSuite(metrics=tuple(kept.values()), names=tuple(kept), left_out=tuple(left_out), **axes)
 
     def _suite_members(self, chosen: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         names: list[str] = []
         axes = {"x": "", "y": ""}
         for name in chosen:
-            held = self._fragments("metric", name)
+            held = self.options.fragments("metric", name)
             if "metrics" not in held:
                 names.append(name)
                 continue
-            where = self._where("metric", name)
+            where = self.options.where("metric", name)
             for key in held:
-                if key not in ("metrics", "x", "y"):
-                    near = did_you_mean(key, ("metrics", "x", "y"))
-                    raise UserError(f"{where} has no key '{key}'{near}; a suite has metrics, x and y")
+                if key not in SUITE_KEYS:
+                    near = did_you_mean(key, SUITE_KEYS)
+                    raise UserError(f"{where} has no key '{key}'{near}; a suite has {', '.join(SUITE_KEYS)}")
             if not isinstance(held["metrics"], list):
                 raise UserError(f"{where}: metrics must be a list of names")
             for member in held["metrics"]:
-                if member not in self.options("metric"):
-                    raise UserError(f"{where}: {unknown('metric', member, self.options('metric'))}")
+                if member not in self.options.names("metric"):
+                    raise UserError(f"{where}: {unknown('metric', member, self.options.names('metric'))}")
                 names.append(member)
-            for axis in axes:
-                axes[axis] = axes[axis] or held.get(axis, "")
+            axes = {axis: value or held.get(axis, "") for axis, value in axes.items()}
         return list(dict.fromkeys(names)), axes
 
-    _plugins: tuple[str, ...] = ()
 
-    def _load_plugins(self, given: Any, experiment: str | None) -> None:
-        """Imports the plugins of every layer: they add up, none hides another."""
-        named: list[str] = []
-        sources = [
-            read_mapping(f / "config.yaml").get("plugins") for f in self.folders if (f / "config.yaml").is_file()
-        ]
-        sources.append((self.experiment(experiment).get("defaults") or {}).get("plugins"))
-        for source in (*sources, given):
-            listed = [source] if isinstance(source, str) else source or []
-            if not isinstance(listed, list) or not all(isinstance(m, str) for m in listed):
-                raise UserError(f"plugins={source} must be a list of module names, for example plugins=[my_module]")
-            named += listed
-        modules = tuple(dict.fromkeys(named))
-        plugins.load(modules, self._config_dirs)
-        if modules != self._plugins:
-            self._plugins = modules
-            self._options.clear()
-        check_registered_dials((*ROOT, *GROUPS))
+_GROUPS = ("dataset", "model", "sampler", "trainer", "tracker", "paper")
+
+
+def _changes(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """What the layers say below a section, without its name."""
+    return {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{section}.")}
 
 
 def _changed(held: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -426,13 +236,3 @@ def _changed(held: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
             place = place[parent]
         place[last] = value
     return held
-
-
-def _no_setting(group: str, option: str, key: str, names: Sequence[str]) -> UserError:
-    head = key.partition(".")[0]
-    return UserError(
-        f"{group} '{option}' has no setting '{head}'{did_you_mean(head, names)}; it has: {', '.join(names) or 'none'}"
-    )
-
-
-__all__ = ["Composer", "builtin_dir"]

@@ -39,7 +39,7 @@ def search_dirs(config_dirs: Iterable[Path | str] = ()) -> tuple[Path, ...]:
 
 
 def group_files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """The YAML file of each option of a group. UserError where two folders have the same one: neither hides the other."""
+    """The YAML file of each option of a group. UserError where two folders have the same: neither hides the other."""
     found: dict[str, Path] = {}
     for folder in folders:
         for path in sorted((folder / group).glob("*.yaml")):

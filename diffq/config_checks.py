@@ -6,7 +6,7 @@ Every refusal is one sentence that names what would be allowed. Nothing here com
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from diffq.conf_files import GROUPS
@@ -36,9 +36,16 @@ def process_of(sampler: Any) -> tuple[str, ...]:
     return ("gaussian",) if sampler is None else tuple(sampler.processes)
 
 
-def check_registered_dials(root: Iterable[str]) -> None:
+def root_keys() -> tuple[str, ...]:
+    """Every key at the root, the groups first."""
+    from diffq.config import RootSettings
+
+    return (*GROUPS, *(f.name for f in dataclasses.fields(RootSettings)))
+
+
+def check_registered_dials() -> None:
     """UserError where a sampler's dial has the name of a key at the root: a bare `name=` would mean two things."""
-    taken = set(root)
+    taken = set(root_keys())
     for dial, samplers in dial_owners().items():
         if dial in taken:
             raise UserError(
@@ -48,20 +55,17 @@ def check_registered_dials(root: Iterable[str]) -> None:
 
 def refuse_key(key: str, where: str, owners: Mapping[str, Any], trainer: Sequence[str]) -> UserError:
     """The error for a key that nothing has."""
-    from diffq.config import RootSettings
-
-    root = [f.name for f in dataclasses.fields(RootSettings)]
     head, dot, _ = key.partition(".")
     if head == "hydra" or key.startswith("hydra/"):
-        return UserError(f"{where}'{key}' belongs to launchers, which only `diffq sweep` has")
+        return UserError(f"{where}'{key}' belongs to launchers, and only `diffq sweep` has launchers")
     if dot:
         sections = [g for g in GROUPS if g not in ("experiment", "paper")]
         return UserError(
             f"{where}there is no section '{head}'{did_you_mean(head, sections)}; sections: {', '.join(sections)}"
         )
-    near = did_you_mean(key, [*GROUPS, *root, *trainer, *owners])
+    near = did_you_mean(key, [*root_keys(), *trainer, *owners])
     more = f"; of the trainer: {', '.join(trainer)}" if trainer else "; dials: `diffq ls samplers` shows them"
-    return UserError(f"{where}there is no setting or dial '{key}'{near}; settings: {', '.join((*GROUPS, *root))}{more}")
+    return UserError(f"{where}there is no setting or dial '{key}'{near}; settings: {', '.join(root_keys())}{more}")
 
 
 def refuse_dial(sampler: Any, option: str, dial: str) -> UserError:
@@ -80,29 +84,26 @@ def _listed(names: Sequence[str]) -> str:
     return f"{names[0]} has" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} have"
 
 
-def task_gives(dataset: Any, num_samples: int) -> frozenset[str]:
-    """What a dataset gives to metrics, in the words of `Metric.needs`."""
-    given = {"references", "source", "cost"}
-    if dataset.embedded:
-        given.add("truth")
-    if num_samples >= 2:
-        given.add("many")
-    return frozenset(given)
-
-
-def unfed(name: str, metric: Any, dataset: Any, num_samples: int) -> str:
-    """Why the task cannot feed a metric, in one sentence; empty where it can."""
-    missing = metric.needs() - task_gives(dataset, num_samples)
+def unfed(name: str, metric: Any, dataset: Any) -> str:
+    """Why a task cannot feed a metric, in one sentence; empty where it can. 'many' is for the samples to give."""
+    given = {"references", "source", "cost", "many"} | ({"truth"} if dataset.embedded else set())
+    missing = metric.needs() - given
     if "truth" in missing:
         return (
             f"metric '{name}' needs to know all right answers, which dataset '{dataset.name}' does not;"
             " worlds such as dataset=grammar do"
         )
-    if "many" in missing:
-        return f"metric '{name}' compares several answers to one source; give num_samples=2 or more, not {num_samples}"
-    if missing:
-        return f"metric '{name}' needs {', '.join(sorted(missing))}, which dataset '{dataset.name}' does not give"
-    return ""
+    return f"metric '{name}' needs {', '.join(sorted(missing))}, which no dataset gives" if missing else ""
+
+
+def unready(name: str, metric: Any, num_samples: int) -> str:
+    """Why a metric cannot be computed with so few samples, or on this machine; empty where it can."""
+    least = metric.least_samples()
+    if num_samples < least:
+        return (
+            f"metric '{name}' needs {least} answers to each source, not {num_samples}; give num_samples={least} or more"
+        )
+    return metric.unavailable() or ""
 
 
 def check_fit(config: Config) -> None:
@@ -112,8 +113,8 @@ def check_fit(config: Config) -> None:
     if process not in config.sampler.processes:
         fitting = [name for name in SAMPLERS.names() if process in SAMPLERS[name].processes]
         raise UserError(
-            f"sampler '{sampler}' serves {' and '.join(config.sampler.processes) or 'no'} models, and model '{model}' is"
-            f" {process}; samplers for it: {', '.join(fitting) or 'none'}"
+            f"sampler '{sampler}' serves {' and '.join(config.sampler.processes) or 'no'} models, and model '{model}'"
+            f" is {process}; samplers for it: {', '.join(fitting) or 'none'}"
         )
     if getattr(config.model, "condition_dropout", None) == 0 and config.sampler.needs_guidance():
         raise UserError(

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffq.errors import UserError
+from diffq.conf_files import builtin_dir
+from diffq.errors import UserError, unknown
 
 PATH_KEYS = ("checkpoint", "outputs")
 PATH_ENDINGS = (".path", ".folder", ".file")
@@ -223,3 +224,43 @@ class _SearchPath:
                     search_path.append("diffq --config-dir", f"file://{folder}")
 
         Plugins.instance().register(ConfigDirs)
+
+
+def is_launcher_key(key: str) -> bool:
+    """Whether a word is for Hydra's launchers: `hydra/launcher=joblib`, `hydra.launcher.n_jobs=4`."""
+    return key == "hydra/launcher" or key.startswith("hydra.launcher.")
+
+
+def launcher_config(overrides: Sequence[str], sweep_dir: Path) -> Any:
+    """Hydra's own configuration with the chosen launcher and without its side effects, to instantiate a launcher with.
+
+    overrides: the words of a command; those that are not for launchers are passed over.
+    sweep_dir: the folder that a launcher may write its own files to.
+    UserError for a launcher that is not installed, and for a setting that it does not have.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    words = [o for o in overrides if is_launcher_key(o.partition("=")[0])]
+    fixed = [
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+        "hydra.output_subdir=null",
+        "hydra.job.chdir=false",
+        "hydra.mode=MULTIRUN",
+        f"hydra.sweep.dir={_quoted(str(sweep_dir))}",
+        f"hydra.run.dir={_quoted(str(sweep_dir))}",
+    ]
+    with initialize_config_dir(str(builtin_dir()), **version_base()):
+        known = GlobalHydra.instance().config_loader().get_group_options("hydra/launcher")
+        named = [o.partition("=")[2] for o in words if o.startswith("hydra/launcher=")]
+        for name in named:
+            if name not in known:
+                raise unknown("launcher", name, known)
+        try:
+            return compose(overrides=[*fixed, *words], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"{' '.join(words)} does not fit a launcher: {first}") from error

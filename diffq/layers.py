@@ -1,0 +1,132 @@
+"""Who says what: the words of the command line over an experiment over the users' and the built-in config.yaml.
+
+A layer is a mapping from a canonical key (`seed`, `model`, `sampler.scale`) to a value.
+This file does not know what a value means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffq.conf_files import GROUPS, read_mapping
+from diffq.config import RootSettings
+from diffq.config_checks import dial_owners, refuse_key
+from diffq.config_sections import TrainerSettings
+from diffq.errors import UserError
+from diffq.hydra_compose import Argument, parse_argument
+from diffq.options import Options
+
+ROOT = tuple(f.name for f in dataclasses.fields(RootSettings))
+SECTIONS = ("model", "dataset", "sampler", "metric", "trainer", "tracker")
+TRAINER_KEYS = tuple(f.name for f in dataclasses.fields(TrainerSettings))
+
+Layer = dict[str, Any]
+
+
+class Layers:
+    """Reads the layers of one command. Under the verb `train` a bare word is the trainer's, elsewhere a dial."""
+
+    def __init__(self, options: Options, verb: str):
+        self._options = options
+        self._verb = verb
+        self._bases: dict[str | None, tuple[Layer, Layer]] = {}
+        self._checkpoints: dict[str, dict[str, Any]] = {}
+
+    def arguments(self, overrides: Sequence[str]) -> list[Argument]:
+        """The words of the command line with canonical keys; of a key that is given twice the last one holds.
+
+        Plugins that any layer names are imported first, so that their names and dials are known.
+        """
+        parsed = [parse_argument(text, lambda key: self._glob(overrides, key)) for text in overrides]
+        raw = {a.key: list(a.values) if a.swept else a.values[0] for a in parsed}
+        experiment = raw.get("experiment")
+        if isinstance(experiment, list):
+            raise UserError("experiment= takes one name; sweep each experiment by itself")
+        self._options.load_plugins(raw.get("plugins"), experiment)
+        merged: dict[str, Argument] = {}
+        for a in parsed:
+            key = self.canonical(a.key, bare="trainer" if self._verb == "train" else "sampler")
+            merged.pop(key, None)
+            merged[key] = dataclasses.replace(a, key=key)
+        return list(merged.values())
+
+    def _glob(self, overrides: Sequence[str], key: str) -> list[str]:
+        """What a glob chooses from; the plugins named on the same line count too."""
+        given = [text for text in overrides if text.startswith("plugins=")]
+        for a in (parse_argument(text, self._options.glob) for text in given[-1:]):
+            self._options.load_plugins(list(a.values) if a.swept else a.values[0], None)
+        return self._options.glob(key)
+
+    def canonical(self, key: str, where: str = "", *, bare: str = "sampler") -> str:
+        """A key as layers hold it: a dial becomes `sampler.DIAL`. UserError where nothing has such a key.
+
+        bare: the section whose keys may be written without it, `sampler` or `trainer`.
+        """
+        head, dot, _ = key.partition(".")
+        if (not dot and (key in GROUPS or key in ROOT)) or (dot and head in SECTIONS):
+            return key
+        training = bare == "trainer"
+        if training and key in TRAINER_KEYS:
+            return f"trainer.{key}"
+        owners = {} if dot else dial_owners()
+        if key in owners and not training:
+            return f"sampler.{key}"
+        if key in owners:
+            raise UserError(
+                f"{where}'{key}' is a dial of samplers, and training has none; settings of the trainer:"
+                f" {', '.join(TRAINER_KEYS)}"
+            )
+        raise refuse_key(key, where, owners, TRAINER_KEYS if training else ())
+
+    def read(self, mapping: Mapping[str, Any], where: str) -> Layer:
+        """A YAML mapping as a layer; a mapping below a section is the same as keys with dots."""
+        out: Layer = {}
+        for key, value in mapping.items():
+            canonical = self.canonical(str(key), f"{where}: ")
+            if canonical in SECTIONS and isinstance(value, Mapping):
+                out |= {f"{canonical}.{inner}": v for inner, v in value.items()}
+            else:
+                out[canonical] = value
+        return out
+
+    def merge(self, chosen: Mapping[str, Any]) -> Layer:
+        """All layers of one point, the command line's last.
+
+        A checkpoint says which model and dataset it was trained on: that layer lies above the config.yaml files.
+        Under `train` an experiment's sampler is left out: training samples with the default of its model.
+        """
+        root, experiment = self._below(chosen.get("experiment"))
+        over = experiment | dict(chosen)
+        checkpoint = over.get("checkpoint", root.get("checkpoint"))
+        return root | (self._trained(str(checkpoint), over) if checkpoint is not None else {}) | over
+
+    def _below(self, name: str | None) -> tuple[Layer, Layer]:
+        if name not in self._bases:
+            root: Layer = {}
+            for path, held in self._options.roots():
+                root |= self.read({k: v for k, v in held.items() if k not in _NO_SETTINGS}, str(path))
+            held = self._options.experiment(name).get("defaults") or {}
+            above = self.read({k: v for k, v in held.items() if k not in _NO_SETTINGS}, f"experiment '{name}'")
+            if self._verb == "train":
+                above = {k: v for k, v in above.items() if k.partition(".")[0] != "sampler"}
+            self._bases[name] = (root, above)
+        return self._bases[name]
+
+    def _trained(self, checkpoint: str, over: Layer) -> Layer:
+        """Model and dataset of a checkpoint of ours, where nobody names another; nothing for other layouts."""
+        if checkpoint not in self._checkpoints:
+            path = Path(checkpoint) / "config.yaml"
+            self._checkpoints[checkpoint] = read_mapping(path) if path.is_file() else {}
+        stored = self._checkpoints[checkpoint]
+        layer: Layer = {}
+        for group in ("dataset", "model"):
+            name, section = (stored.get("choices") or {}).get(group), stored.get(group)
+            if name in self._options.names(group) and over.get(group, name) == name and isinstance(section, Mapping):
+                layer |= {group: name} | {f"{group}.{k}": v for k, v in section.items() if k != "kind"}
+        return layer
+
+
+_NO_SETTINGS = ("plugins", "default_samplers", "default_trainers")  # read by Options: they are merged, not replaced
