@@ -17,6 +17,9 @@ from diffq.store.index import Record
 RUNNING = ("temperature", "scale", "q", "top_p", "steps")  # the dial a line runs along, where several vary alike
 
 
+COSTS = ("nfe_calls", "nfe_rows", "seconds", "rows")
+
+
 @dataclass(frozen=True)
 class Figure:
     """One metric of one point. `draws` are its values in bootstrap resamples of the sources, where there are any."""
@@ -70,7 +73,7 @@ class ReportPoint:
         figures with one name, that over `samples` samples a source is taken.
         """
         count = samples or record.samples
-        costs = {name: float(record.run[name]) for name in ("nfe_rows", "nfe_calls", "seconds") if name in record.run}
+        costs = {name: float(record.run[name]) for name in COSTS if name in record.run}
         return cls(
             key=record.key,
             folder=record.folder,

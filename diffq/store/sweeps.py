@@ -38,10 +38,10 @@ class SweepFolder:
         return self.folder / "plan.jsonl"
 
     def write(self, rows: Sequence[PlanRow]) -> None:
-        """Writes the plan; a point that is there twice stands in it once."""
-        once = {row.key: row for row in reversed(rows)}
-        kept = [row for row in rows if once.pop(row.key, None) is not None]
-        write_atomic(self.plan, b"".join(encode_row(asdict(row)) for row in kept))
+        """Writes the plan. A point that was asked for twice under one name stands in it once; under two names (`cfg`
+        and `dpmpp` at scale 1) it stands in it for each, since it is part of both lines."""
+        kept = {(row.key, row.sampler): row for row in reversed(rows)}
+        write_atomic(self.plan, b"".join(encode_row(asdict(row)) for row in reversed(kept.values())))
 
     def read(self) -> list[PlanRow]:
         """The plan. UserError where there is none, or it is not one."""

@@ -1,0 +1,287 @@
+"""The picture of a frontier, as PNG and SVG: the same bytes for the same points.
+
+Up and to the right is better: an axis on which less is better runs backwards, and says so.
+Knows no store; matplotlib is imported when a picture is drawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffq.report.frontier import Frontier
+from diffq.report.labels import Placed, Placer
+from diffq.report.points import RUNNING, SHORT, Line, ReportPoint, short_dials
+from diffq.store.files import write_atomic
+
+# Okabe & Ito (2008), told apart by people with any colour blindness, in an order of falling contrast with white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A7A00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DPI = 200
+WIDTH = 6.4
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "diffq",
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 9.5,
+    "axes.linewidth": 0.8,
+    "path.simplify": False,
+}
+_QUIET = "#777777"
+_LABEL = 7.4
+
+
+@dataclass
+class Drawn:
+    """What a picture shows: the figure, and where each label stands in pixels."""
+
+    figure: Any
+    labels: dict[str, Placed] = field(default_factory=dict)
+    omitted: tuple[str, ...] = ()
+    blocked: tuple[tuple[float, float, float, float], ...] = ()
+
+
+def save_plot(frontier: Frontier, stem: Path) -> tuple[Path, Path]:
+    """Writes STEM.png (1280 pixels wide) and STEM.svg (text as text) and returns their paths."""
+    import io
+
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        drawn = draw(frontier)
+        paths = (stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg"))
+        for path, metadata in zip(paths, ({"Software": None}, {"Date": None, "Creator": None}), strict=True):
+            buffer = io.BytesIO()
+            drawn.figure.savefig(buffer, format=path.suffix[1:], dpi=DPI, metadata=metadata)
+            write_atomic(path, buffer.getvalue(), sync=False)
+    return paths
+
+
+def draw(frontier: Frontier) -> Drawn:
+    """The picture, drawn by matplotlib's Agg, with every label placed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = math.ceil((len(frontier.lines) + 1) / 3)
+    legend, head = 0.185 * rows + 0.16, 0.62
+    height = 4.3 + legend + head
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    bottom = (legend + 0.55) / height
+    axes = figure.add_axes((0.105, bottom, 0.87, 1 - head / height - bottom))
+    _frame(frontier, figure, axes, height)
+    handles = [_draw_line(frontier, axes, line, at) for at, line in enumerate(frontier.lines)]
+    handles.append(_draw_front(frontier, axes))
+    figure.legend(
+        handles=handles, loc="lower center", ncols=min(3, len(handles)), frameon=False, fontsize=8.5,
+        handlelength=2.2, columnspacing=1.4, labelspacing=0.35, bbox_to_anchor=(0.5, 0.0), borderaxespad=0.1,
+    )  # fmt: skip
+    figure.text(0.5, (legend + 0.03) / height, _key(frontier), ha="center", va="bottom", fontsize=7, color=_QUIET)
+    canvas.draw()
+    return _label(frontier, figure, axes)
+
+
+def _frame(frontier: Frontier, figure: Any, axes: Any, height: float) -> None:
+    """Limits, axes, title, and the corner that is better."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(True, color="#E8E8E8", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for column, name, limits, label in (
+        (0, frontier.x, axes.set_xlim, axes.set_xlabel),
+        (1, frontier.y, axes.set_ylim, axes.set_ylabel),
+    ):
+        low, high = _limits(frontier, name)
+        less = frontier.signs[column] < 0
+        limits(high, low) if less else limits(low, high)
+        what = ("diversity", "quality")[column]
+        label(f"{readable(name)}  ({what}; {'lower is better, axis reversed' if less else 'higher is better'})")
+    first = frontier.points[0]
+    models = ", ".join(dict.fromkeys(point.model for point in frontier.points))
+    figure.text(0.105, 1 - 0.12 / height, f"{first.dataset} · {models}", fontsize=11.5, weight="bold", va="top")
+    figure.text(0.105, 1 - 0.36 / height, subtitle(frontier), fontsize=8.5, color="#444444", va="top")
+    style = {"arrowstyle": "-|>", "color": _QUIET, "lw": 1.0}
+    axes.annotate("", (0.985, 0.985), (0.945, 0.925), xycoords="axes fraction", arrowprops=style)
+    axes.text(0.94, 0.915, "better", transform=axes.transAxes, ha="right", va="top", fontsize=8.5, color=_QUIET)
+
+
+def subtitle(frontier: Frontier) -> str:
+    """`300 sources × 3 samples · length: oracle · 95 % intervals`."""
+    first = frontier.points[0]
+    lengths = [length for length in dict.fromkeys(p.length for p in frontier.points) if length != "free"]
+    parts = [f"{first.sources} sources × {first.samples} samples"]
+    parts += [f"length: {', '.join(lengths)}"] if lengths else []
+    return " · ".join([*parts, "bars: 95 % intervals over sources"])
+
+
+def readable(name: str) -> str:
+    """A metric's name as it is written on an axis."""
+    known = {"bleu": "BLEU-4", "self_bleu": "self-BLEU", "rouge_l": "ROUGE-L", "ibleu": "iBLEU", "div_4": "div-4"}
+    return known.get(name, name.replace("_", " "))
+
+
+def _limits(frontier: Frontier, name: str) -> tuple[float, float]:
+    lows, highs = [], []
+    for point in frontier.points:
+        figure = point.figures[name]
+        lows.append(figure.value if figure.low is None else figure.low)
+        highs.append(figure.value if figure.high is None else figure.high)
+    low, high = min(lows), max(highs)
+    margin = 0.09 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _draw_line(frontier: Frontier, axes: Any, line: Line, at: int) -> Any:
+    """The strands, intervals and markers of one line; returns what stands for it in the legend."""
+    from matplotlib.lines import Line2D
+
+    if line.kind == "null":
+        dashes = (0, (4, 2)) if at % 2 == len(frontier.lines) % 2 else (0, (1, 1.5))
+        for strand in line.strands:
+            values = frontier.values(strand.points)
+            axes.plot(values[:, 0], values[:, 1], color=_QUIET, linestyle=dashes, linewidth=1.1, zorder=1.5)
+        return Line2D([], [], color=_QUIET, linestyle=dashes, linewidth=1.1, label=f"{line.label} (null line)")
+    colour, marker = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
+    many = len(line.strands) > 1
+    for strand in line.strands:
+        values = frontier.values(strand.points)
+        axes.plot(values[:, 0], values[:, 1], color=colour, linewidth=0.8 if many else 1.3, alpha=0.55, zorder=2)
+        for point, (x, y) in zip(strand.points, values, strict=True):
+            _draw_bars(frontier, axes, point, x, y, colour)
+            best = point.key in frontier.front
+            axes.plot(
+                [x], [y], marker=marker, markersize=6.2 if best else 5.0, color=colour, zorder=4 if best else 3,
+                markeredgecolor="black" if best else "white", markeredgewidth=0.9 if best else 0.5, linestyle="none",
+            )  # fmt: skip
+    return Line2D([], [], color=colour, marker=marker, markersize=5.5, linewidth=1.3, label=line.label)
+
+
+def _draw_bars(frontier: Frontier, axes: Any, point: ReportPoint, x: float, y: float, colour: str) -> None:
+    across, up = point.figures[frontier.x], point.figures[frontier.y]
+    style = {"color": colour, "alpha": 0.22, "linewidth": 1.8, "solid_capstyle": "butt", "zorder": 1.8}
+    if across.low is not None:
+        axes.plot([across.low, across.high], [y, y], **style)
+    if up.low is not None:
+        axes.plot([x, x], [up.low, up.high], **style)
+
+
+def _staircase(frontier: Frontier) -> np.ndarray:
+    """The corners of the border of what the front dominates, in data coordinates."""
+    best = [point for point in frontier.points if point.key in frontier.front]
+    values = frontier.values(best) * frontier.signs
+    values = values[np.argsort(values[:, 0], kind="stable")]
+    corners = [values[0]]
+    for here, there in itertools.pairwise(values):
+        corners += [np.array([here[0], there[1]]), there]
+    return np.array(corners) * frontier.signs
+
+
+def _draw_front(frontier: Frontier, axes: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    corners = _staircase(frontier)
+    style: dict[str, Any] = {"color": "black", "linewidth": 0.9, "alpha": 0.65}
+    axes.plot(corners[:, 0], corners[:, 1], zorder=2.5, **style)
+    return Line2D([], [], label="Pareto front", marker="o", markerfacecolor="white", markeredgecolor="black", **style)
+
+
+def _label_dials(line: Line) -> tuple[str, ...]:
+    """The dials that are written at a line's points: those that vary, or where none does the ones all samplers have."""
+    if line.varying:
+        return line.varying
+    return tuple(name for name in ("scale", "temperature") if name in line.points[0].dials)
+
+
+def _key(frontier: Frontier) -> str:
+    """What the short names of dials mean: `s scale · τ temperature`, for the dials that have one."""
+    named = {name for line in frontier.lines if line.kind == "point" for name in _label_dials(line)}
+    return " · ".join(
+        f"{SHORT[name].strip()} {name}" for name in RUNNING if name in named and SHORT.get(name, "").strip()
+    )
+
+
+def _label(frontier: Frontier, figure: Any, axes: Any) -> Drawn:
+    """Writes the dials at the points: those on the front first, then the ends of strands, then the others."""
+    renderer = figure.canvas.get_renderer()
+    window = axes.get_window_extent()
+    pixel = figure.dpi / 72
+    place = Placer(area=(window.x0, window.y0, window.x1, window.y1), gap=2.0 * pixel, reach=_reach(pixel))
+    jobs: list[tuple[int, int, str, str, str, float, float]] = []
+    for at, line in enumerate(frontier.lines):
+        for strand in line.strands:
+            pixels = axes.transData.transform(frontier.values(strand.points))
+            place.lines += [(*a, *b) for a, b in itertools.pairwise(pixels)]
+            if line.kind == "null":
+                continue
+            for n, (point, (x, y)) in enumerate(zip(strand.points, pixels, strict=True)):
+                place.blocked += _boxes(frontier, axes, point, x, y, pixel)
+                rank = 0 if point.key in frontier.front else 1 if n in (0, len(strand.points) - 1) else 2
+                text = short_dials(point, _label_dials(line))
+                jobs.append((rank, len(jobs), point.key, text, COLOURS[at % len(COLOURS)], x, y))
+    corners = axes.transData.transform(_staircase(frontier))
+    place.lines += [(*a, *b) for a, b in itertools.pairwise(corners)]
+    better = axes.transAxes.transform([(0.84, 0.86), (1, 1)])
+    place.blocked.append((*better[0], *better[1]))
+    drawn = Drawn(figure, blocked=tuple(place.blocked))
+    omitted = []
+    for rank, _, key, text, colour, x, y in sorted(jobs):
+        width, height = _text_size(renderer, text, bold=rank == 0)
+        if key in drawn.labels:  # a point that two samplers share
+            continue
+        placed = place.place(x, y, width, height, 2.8 * pixel) if text else None
+        if placed is None:
+            omitted.append(key)
+            continue
+        drawn.labels[key] = placed
+        _write(axes, text, placed, colour, bold=rank == 0)
+    drawn.omitted = tuple(omitted)
+    return drawn
+
+
+def _reach(pixel: float) -> tuple[float, ...]:
+    return (0.0, 5 * pixel, 11 * pixel, 19 * pixel, 30 * pixel)
+
+
+def _boxes(
+    frontier: Frontier, axes: Any, point: ReportPoint, x: float, y: float, pixel: float
+) -> list[tuple[float, float, float, float]]:
+    """The marker and the two bars of a point, in pixels."""
+    r, thin = 3.2 * pixel, 0.9 * pixel
+    boxes = [(x - r, y - r, x + r, y + r)]
+    across, up = point.figures[frontier.x], point.figures[frontier.y]
+    if across.low is not None and across.high is not None:
+        ends = axes.transData.transform([(across.low, up.value), (across.high, up.value)])[:, 0]
+        boxes.append((float(ends.min()), y - thin, float(ends.max()), y + thin))
+    if up.low is not None and up.high is not None:
+        ends = axes.transData.transform([(across.value, up.low), (across.value, up.high)])[:, 1]
+        boxes.append((x - thin, float(ends.min()), x + thin, float(ends.max())))
+    return boxes
+
+
+def _text_size(renderer: Any, text: str, bold: bool) -> tuple[float, float]:
+    """Width and height in pixels, with a little air: a viewer of the SVG may use another font."""
+    from matplotlib.font_manager import FontProperties
+
+    font = FontProperties(family=_STYLE["font.family"], size=_LABEL, weight="bold" if bold else "normal")
+    width, height, _ = renderer.get_text_width_height_descent(text, font, ismath=False)
+    return width * 1.06, height * 1.3
+
+
+def _write(axes: Any, text: str, placed: Placed, colour: str, bold: bool) -> None:
+    to_data = axes.transData.inverted()
+    x, y = to_data.transform(((placed.box[0] + placed.box[2]) / 2, (placed.box[1] + placed.box[3]) / 2))
+    style = {"fontsize": _LABEL, "weight": "bold" if bold else "normal", "color": darker(colour)}
+    axes.text(x, y, text, ha="center", va="center", zorder=5, **style)
+    if placed.leader:
+        ends = to_data.transform([placed.leader[:2], placed.leader[2:]])
+        axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=0.6, alpha=0.8, zorder=2.2)
+
+
+def darker(colour: str, share: float = 0.7) -> str:
+    """A colour mixed with black, so that thin letters are as easy to see as a thick marker."""
+    return "#" + "".join(f"{round(int(colour[at : at + 2], 16) * share):02X}" for at in (1, 3, 5))

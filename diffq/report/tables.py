@@ -1,0 +1,208 @@
+"""The frontier as a table: rich, JSON, CSV, Markdown, LaTeX. Knows no file and computes no figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from diffq.report.frontier import AtLevel, Frontier, Scaling, Volume
+from diffq.report.points import ReportPoint, long_dials, varying_dials
+from diffq.store.identity import show_value
+
+Rows = Sequence[Mapping[str, Any]]
+FIXED = ("kind", "sampler", "model", "length", "seed", "s", "n", "on_front")
+
+
+def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
+    """One flat mapping a point, null lines last: what frontier.csv holds.
+
+    `dial_…` for every dial that any sampler here has, `METRIC`, `METRIC_low`, `METRIC_high` for every figure, then
+    nfe_calls, nfe_rows and seconds of the whole run, rows it sampled, key and folder. None where there is nothing.
+    """
+    everything = [*frontier.points, *frontier.nulls]
+    dials = list(dict.fromkeys(name for point in everything for name in point.dials))
+    metrics = list(dict.fromkeys(name for point in everything for name in point.figures))
+    rows = []
+    for point in everything:
+        row: dict[str, Any] = {
+            "kind": point.kind, "sampler": point.sampler, "model": point.model, "length": point.length,
+            "seed": point.seed, "s": point.samples, "n": point.sources, "on_front": point.key in frontier.front,
+        }  # fmt: skip
+        row |= {f"dial_{name}": point.dials.get(name) for name in dials}
+        for name in metrics:
+            figure = point.figures.get(name)
+            row[name] = figure.value if figure else None
+            row[f"{name}_low"] = figure.low if figure else None
+            row[f"{name}_high"] = figure.high if figure else None
+        row |= {name: point.costs.get(name) for name in ("nfe_calls", "nfe_rows", "seconds", "rows")}
+        rows.append(row | {"key": point.key, "folder": point.folder})
+    return rows
+
+
+def to_csv(rows: Rows) -> str:
+    """Rows as CSV: numbers in full, nothing for None, true and false."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return ""
+    if isinstance(value, float):
+        return repr(float(value))
+    return value if isinstance(value, int) and not isinstance(value, bool) else show_value(value)
+
+
+def table(frontier: Frontier, metrics: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells for a person: a star for the front, sampler, dials that vary, length model, s, n, y and x with
+    their intervals, the named metrics, network rows an answer, seconds."""
+    names = [frontier.y, frontier.x, *(m for m in metrics if m not in (frontier.x, frontier.y))]
+    heads = ["", "sampler", "dials", "length", "s", "n", *names, "NFE", "seconds"]
+    varying = {line.label: varying_dials(line.points) for line in frontier.lines}
+    several = len({(p.seed) for p in frontier.points}) > 1
+    cells = []
+    for line in frontier.lines:
+        for point in line.points:
+            dials = long_dials(point, varying[line.label] or tuple(point.changed))
+            dials += f"{', ' if dials else ''}seed {point.seed}" if several else ""
+            cells.append(
+                ["*" if point.key in frontier.front else "", line.label, dials, point.length or "–"]
+                + [str(point.samples), str(point.sources)]
+                + [show_figure(point, name) for name in names]
+                + [_nfe(point), _number(point.costs.get("seconds"))]
+            )
+    return heads, cells
+
+
+def show_figure(point: ReportPoint, name: str) -> str:
+    """`21.4 [20.6, 22.3]`, or a dash."""
+    figure = point.figures.get(name)
+    return "–" if figure is None else show_interval(figure.value, figure.low, figure.high)
+
+
+def show_interval(
+    value: float | None, low: float | None = None, high: float | None = None, signed: bool = False
+) -> str:
+    """`21.4 [20.6, 22.3]`; three digits, or one after the point from 100 on."""
+    if value is None:
+        return "–"
+    mark = "+" if signed else ""
+    digits = 1 if abs(value) >= 10 else 2
+    shown = f"{value:{mark}.{digits}f}"
+    return shown if low is None or high is None else f"{shown} [{low:{mark}.{digits}f}, {high:{mark}.{digits}f}]"
+
+
+def _nfe(point: ReportPoint) -> str:
+    """Rows through the network an answer."""
+    rows, answers = point.costs.get("nfe_rows"), point.costs.get("rows")
+    return _number(rows / answers) if rows is not None and answers else "–"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def volume_table(volumes: Sequence[Volume]) -> tuple[list[str], list[list[str]]]:
+    """Hypervolumes in percent of the rectangle."""
+
+    def percent(value: float | None) -> float | None:
+        return None if value is None else 100 * value
+
+    rows = [[v.label, show_interval(percent(v.value), percent(v.low), percent(v.high))] for v in volumes]
+    return ["", "hypervolume, %"], rows
+
+
+def level_table(frontier: Frontier, rows: Sequence[AtLevel], against: str) -> tuple[list[str], list[list[str]]]:
+    """Quality at equal diversity: a row a line, a column a level; below the value the gain over `against`."""
+    levels = list(dict.fromkeys(row.level for row in rows))
+    labels = list(dict.fromkeys(row.label for row in rows))
+    held = {(row.label, row.level): row for row in rows}
+    heads = [f"{frontier.y} at {frontier.x} =", *(f"{level:g}" for level in levels)]
+    cells = []
+    for label in labels:
+        line = [label]
+        for level in levels:
+            row = held[label, level]
+            text = show_interval(row.value, row.low, row.high)
+            if row.gain is not None:
+                text += f"\n{show_interval(row.gain, row.gain_low, row.gain_high, signed=True)}"
+            line.append(text)
+        cells.append(line)
+    cells.append([f"second line: gain over {against}", *("" for _ in levels)])
+    return heads, cells
+
+
+def to_rich(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Any:
+    """A rich table. Columns of numbers are right-aligned."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title or None, title_justify="left", header_style="bold")
+    for column, head in enumerate(heads):
+        numeric = bool(cells) and all(_is_number(row[column]) for row in cells)
+        made.add_column(head, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def _is_number(text: str) -> bool:
+    return text[:1].isdigit() or text[:1] in "+-–−"
+
+
+def to_markdown(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+
+    def line(row: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in row) + " |"
+
+    return "\n".join([line(heads), "|" + "---|" * len(heads), *map(line, cells)]) + "\n"
+
+
+_LATEX = str.maketrans({
+    "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "τ": r"$\tau$", "–": "--", "−": "$-$", "·": r"$\cdot$",
+    "≥": r"$\geq$", "≤": r"$\leq$", "×": r"$\times$",
+})  # fmt: skip
+
+
+def to_latex(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A LaTeX tabular with booktabs rules."""
+
+    def line(row: Sequence[str]) -> str:
+        return " & ".join(cell.replace("\n", "; ").translate(_LATEX) for cell in row) + r" \\"
+
+    body = [r"\begin{tabular}{" + "l" * len(heads) + "}", r"\toprule", line(heads), r"\midrule", *map(line, cells)]
+    return "\n".join([*body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def to_json(
+    frontier: Frontier, volumes: Sequence[Volume], box: Scaling, levels: Sequence[AtLevel], against: str
+) -> dict[str, Any]:
+    """Everything that a report says, as plain data."""
+    plain: Callable[[Any], dict[str, Any]] = lambda item: {k: _plain(v) for k, v in vars(item).items()}  # noqa: E731
+    return {
+        "x": frontier.x,
+        "y": frontier.y,
+        "signatures": {name: frontier.figure(name).signature for name in (frontier.x, frontier.y)},
+        "directions": {name: frontier.figure(name).direction for name in (frontier.x, frontier.y)},
+        "points": [{k: _plain(v) for k, v in row.items()} for row in frontier_rows(frontier)],
+        "front": sorted(frontier.front),
+        "hypervolume": {"rectangle": box.describe(frontier.x, frontier.y), "lines": [plain(v) for v in volumes]},
+        "equal_diversity": {"against": against, "levels": [plain(row) for row in levels]},
+        "notes": list(frontier.notes),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)
+    return list(value) if isinstance(value, tuple) else value
