@@ -1,0 +1,136 @@
+"""The command line: reads the words, says what is wrong with them in one sentence, and calls the verb.
+
+Exit status: what the verb returns, 2 for a UserError, 130 for an interrupt.
+It imports nothing heavy: help and completion need no Hydra and no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffq.cli_parsers import TAKES_RUNS, VERBS, overview, parser_for
+from diffq.config import Request
+from diffq.errors import UserError, unknown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _main(words)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"diffq: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone: what Python flushes at its end must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    verb, *rest = words
+    if verb == "--version":
+        from diffq import __version__
+
+        print(f"diffq {__version__}")
+        return 0
+    if verb == "__complete":
+        from diffq.cli_complete import complete
+
+        print("\n".join(complete(rest)))
+        return 0
+    if verb == "completion":
+        from diffq.cli_complete import script
+
+        print(script(rest), end="")
+        return 0
+    if verb not in VERBS:
+        raise unknown("verb", verb, [*VERBS, "completion"])
+    parser = parser_for(verb)
+    if "-h" in rest or "--help" in rest:
+        parser.print_help()
+        return 0
+    request = read_request(parser, verb, rest)
+    if request.flags.cfg:
+        return _print_config(request)
+    return importlib.import_module(f"diffq.runs.{verb}").run(request)
+
+
+def read_request(parser: argparse.ArgumentParser, verb: str, words: Sequence[str]) -> Request:
+    """What the words ask for. A word that exists on disk is a run, one with `=` an override, others are names."""
+    flags = parser.parse_intermixed_args(list(words))
+    overrides: list[str] = []
+    runs: list[Path] = []
+    names: list[str] = []
+    outputs = next((w.partition("=")[2] for w in reversed(flags.words) if w.startswith("outputs=")), "outputs")
+    for word in flags.words:
+        run = _run_path(word, Path(outputs)) if verb in TAKES_RUNS else None
+        if run is not None:
+            runs.append(run)
+        elif "=" in word:
+            overrides.append(word)
+        elif verb in TAKES_RUNS:
+            raise UserError(
+                f"there is no run '{word}': it is no folder here or under {outputs}/, and no key=value either"
+            )
+        elif verb == "bench":
+            names.append(word)
+        else:
+            raise UserError(f"'{word}' is no key=value; write for example seed=1, or see `diffq {verb} --help`")
+    flags.names = names
+    return Request(
+        verb=verb,
+        overrides=tuple(overrides),
+        runs=tuple(runs),
+        json=flags.json,
+        config_dirs=tuple(Path(d) for d in flags.config_dir),
+        flags=flags,
+    )
+
+
+def _run_path(word: str, outputs: Path) -> Path | None:
+    path = Path(word).expanduser()
+    if path.exists():
+        return path
+    if "=" in word:
+        return None
+    places = (outputs / word, outputs / "sweeps" / word, outputs / "points" / word)
+    return next((place for place in places if place.exists()), None)
+
+
+def _print_config(request: Request) -> int:
+    """Prints the composed, typed configuration; of a sweep each point's."""
+    import json
+
+    from diffq.config import as_mapping, compose
+
+    if request.verb == "sweep":
+        from diffq.runs.grid import expand
+
+        configs = [point.config for point in expand(request.overrides, config_dirs=request.config_dirs)]
+    else:
+        configs = [compose(request.overrides, verb=request.verb, config_dirs=request.config_dirs)]
+    plain = [as_mapping(config) for config in configs]
+    if request.json:
+        print(json.dumps(plain if request.verb == "sweep" else plain[0], indent=2, ensure_ascii=False))
+        return 0
+    import yaml
+
+    print("---\n".join(yaml.safe_dump(p, sort_keys=False, allow_unicode=True) for p in plain), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""The verbs: what each is for, its flags, and examples. Nothing here runs anything."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from diffq.errors import UserError, did_you_mean, unknown
+
+LISTED = ("models", "datasets", "samplers", "metrics", "runs", "experiments")
+BENCHES = ("samplers", "overhead", "train")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of a verb; `metavar` is empty for a switch."""
+
+    name: str
+    help: str
+    metavar: str = ""
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What the help of a verb says. `words` is how its positional words are written in the usage line."""
+
+    summary: str
+    text: str
+    examples: tuple[str, ...]
+    words: str = "[KEY=VALUE ...]"
+    flags: tuple[Flag, ...] = ()
+
+
+COMMON = (
+    Flag("--cfg", "print the composed, typed configuration and stop"),
+    Flag("--json", "print as JSON what is printed as a table"),
+    Flag("--config-dir", "a folder with more YAML: sampler/, experiment/, …, config.yaml", "DIR", repeated=True),
+)
+
+VERBS: dict[str, Verb] = {
+    "train": Verb(
+        "train a model",
+        "Trains a model on a dataset, or goes on with a training that was cut off.\n"
+        "A word such as max_steps=1000 sets the trainer; under `accelerate launch` several GPUs share the work.",
+        (
+            "diffq train",
+            "diffq train model=gaussian dataset=qqp",
+            "diffq train model=gaussian_small dataset=qqp max_minutes=60 precision=bf16",
+            "diffq train dataset=pairs dataset.path=~/my_pairs trainer=tiny",
+        ),
+    ),
+    "sample": Verb(
+        "sample answers from a trained model",
+        "Samples num_samples answers to each source of a split, or to sources of your own.\n"
+        "With no checkpoint=FOLDER the newest finished training of the same model and dataset is taken.",
+        (
+            "diffq sample sampler=cfg scale=2 --watch",
+            "diffq sample dataset=qqp sampler=clamp_before_cfg scale=2 temperature=0.5 num_sources=100",
+            "diffq sample checkpoint=outputs/train/FOLDER --source 'how do i learn to cook ?' num_samples=5",
+        ),
+        flags=(
+            Flag("--watch", "show the canvas while it is denoised"),
+            Flag(
+                "--source", "a source of your own instead of the dataset's; may be given again", "TEXT", repeated=True
+            ),
+        ),
+    ),
+    "sweep": Verb(
+        "sample, score and draw a grid of points",
+        "Dials take lists (1,2,4), ranges (range(10,50,10)) and globs over names ('sampler=glob(clamp*)').\n"
+        "Points that are finished are not computed again; a sweep that was cut off goes on where it was.",
+        (
+            "diffq sweep sampler=cfg scale=1,2,4",
+            "diffq sweep sampler=clamp_before_cfg scale=1,1.5,2,3 temperature=0,0.25,0.5,1 steps=10,30",
+            "diffq sweep dataset=qqp 'sampler=glob(clamp*)' seed='range(0,3)' num_sources=300",
+            "diffq sweep sampler=cfg scale=1,2,4 hydra/launcher=joblib hydra.launcher.n_jobs=4",
+        ),
+    ),
+    "score": Verb(
+        "compute metrics of saved samples",
+        "Scores points, or all points of a sweep, with more metrics. Nothing is sampled again.",
+        (
+            "diffq score outputs/sweeps/NAME metric=paraphrase",
+            "diffq score outputs/points/qqp/gaussian/*/* metric=rouge_l,vendi_ngram",
+        ),
+        words="[RUN ...] [KEY=VALUE ...]",
+    ),
+    "report": Verb(
+        "draw the frontier of points",
+        "Draws quality against diversity for points or sweeps, and writes the table behind the picture.\n"
+        "With no RUN the newest sweep is taken; metric.x and metric.y choose the axes.",
+        ("diffq report", "diffq report outputs/sweeps/NAME", "diffq report RUN RUN metric.x=distinct_2 metric.y=bleu"),
+        words="[RUN ...] [KEY=VALUE ...]",
+    ),
+    "ls": Verb(
+        "list what there is",
+        "Lists models, datasets, samplers, metrics, experiments or runs; each with its dials, ranges and defaults.",
+        ("diffq ls samplers", "diffq ls metrics --json", "diffq ls runs outputs/points/qqp"),
+        words="WHAT [RUN ...] [KEY=VALUE ...]",
+    ),
+    "bench": Verb(
+        "time the samplers against textbook versions",
+        "samplers: speed-ups over the textbook samplers; overhead: where the time goes; train: training throughput.\n"
+        "NAME … runs those rows alone.",
+        ("diffq bench samplers", "diffq bench samplers gaussian/cfg --json", "diffq bench overhead"),
+        words="{samplers,overhead,train} [NAME ...] [KEY=VALUE ...]",
+        flags=(Flag("--full", "run the textbook samplers over all steps instead of a spread of them"),),
+    ),
+}
+
+TAKES_RUNS = ("score", "report", "ls")
+
+
+def overview() -> str:
+    """The text of `diffq --help`."""
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {name:<{width}}{verb.summary}" for name, verb in VERBS.items())
+    return f"""usage: diffq VERB [KEY=VALUE ...]
+
+Find out how a diffusion language model trades quality against diversity.
+
+verbs:
+{verbs}
+
+  diffq VERB --help             what a verb does, with examples
+  diffq completion bash         a script that completes verbs, names and dials (bash, zsh, fish)
+
+keys:
+  model dataset sampler metric trainer tracker experiment     a name: `diffq ls samplers` shows them
+  seed num_samples num_sources split length checkpoint outputs plugins device dtype batch_tokens
+  scale, steps, temperature, …  the dials of the chosen sampler; also written sampler.scale
+
+examples:
+  diffq train                                       a small model of the embedded grammar world, in a minute
+  diffq sweep sampler=cfg scale=1,2,4               its frontier along the guidance scale
+  diffq sample sampler=cfg scale=2 --watch          the canvas denoising in the terminal
+  diffq report                                      the newest sweep's frontier"""
+
+
+def parser_for(verb: str) -> argparse.ArgumentParser:
+    """The parser of one verb. Mistakes are raised as UserError."""
+    described = VERBS[verb]
+    parser = _Parser(
+        prog=f"diffq {verb}",
+        usage=f"diffq {verb} {described.words} [OPTIONS]",
+        description=described.text,
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in described.examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    if verb == "ls":
+        parser.add_argument("subject", metavar="WHAT", type=_one_of("list called", LISTED), help=", ".join(LISTED))
+    if verb == "bench":
+        parser.add_argument(
+            "subject",
+            metavar="WHAT",
+            nargs="?",
+            default="samplers",
+            type=_one_of("bench", BENCHES),
+            help=", ".join(BENCHES),
+        )
+    parser.add_argument("words", nargs="*", metavar="WORD", help=_words_help(verb))
+    for flag in (*described.flags, *COMMON):
+        if flag.metavar:
+            parser.add_argument(flag.name, metavar=flag.metavar, action="append", default=[], help=flag.help)
+        else:
+            parser.add_argument(flag.name, action="store_true", help=flag.help)
+    return parser
+
+
+def flags_of(verb: str) -> list[str]:
+    """The flags of a verb, for completion."""
+    return [flag.name for flag in (*VERBS[verb].flags, *COMMON)] + ["--help"]
+
+
+def _words_help(verb: str) -> str:
+    if verb in TAKES_RUNS:
+        return "folders of points or sweeps, and settings such as seed=1"
+    return "rows to run, and settings" if verb == "bench" else "settings such as seed=1 or sampler=cfg"
+
+
+def _one_of(what: str, known: tuple[str, ...]):
+    def check(word: str) -> str:
+        if word not in known:
+            raise unknown(what, word, known)
+        return word
+
+    return check
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as a UserError instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        verb = self.prog.split()[-1]
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            near = did_you_mean(found[1], flags_of(verb))
+            raise UserError(f"{self.prog} has no option {found[1]}{near}; it has: {', '.join(flags_of(verb))}")
+        if verb == "ls" and "required" in message:
+            raise UserError(f"diffq ls needs to know what to list: {', '.join(LISTED)}")
+        raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`")
