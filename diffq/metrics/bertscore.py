@@ -11,7 +11,7 @@ import numpy as np
 
 from diffq.errors import UserError
 from diffq.metrics.base import Answers, Direction, Metric, Score, reference_count
-from diffq.metrics.encoders import token_states
+from diffq.metrics.encoders import fingerprint, token_states
 from diffq.metrics.intervals import scored
 from diffq.registry import METRICS
 from diffq.settings import setting
@@ -43,6 +43,7 @@ class BertScore(Metric):
     def parts(self, answers: Answers) -> Mapping[str, Any]:
         return {
             "model": PurePath(self.encoder or "none").name,
+            "weights": fingerprint(self.encoder or ""),
             "layer": "last" if self.layer is None else self.layer,
             "refs": reference_count(answers),
             "idf": False,

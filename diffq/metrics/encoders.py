@@ -5,8 +5,10 @@ torch and transformers are imported where an encoder is used and nowhere else. I
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +49,8 @@ def load(where: str) -> Encoder:
     local = Path(where).is_dir()
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
-        network = AutoModel.from_pretrained(where, local_files_only=local)
+        with _no_progress_bar():
+            network = AutoModel.from_pretrained(where, local_files_only=local)
     except (OSError, ValueError) as error:
         raise UserError(
             f"encoder '{where}' is neither a folder with a Hugging Face encoder and its tokenizer nor a hub name that"
@@ -59,6 +62,32 @@ def load(where: str) -> Encoder:
     positions = getattr(network.config, "max_position_embeddings", None) or 512
     offset = network.config.pad_token_id + 1 if "roberta" in network.config.model_type else 0
     return Encoder(tokenizer, network.to(device).eval(), device, min(positions - offset, tokenizer.model_max_length))
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def fingerprint(where: str) -> str:
+    """Six hexadecimal digits of a folder's configuration and of the names and sizes of its weight files; `hub` for a
+    hub name. Not a hash of the weights, which can be gigabytes."""
+    folder = Path(where)
+    if not folder.is_dir():
+        return "hub"
+    weights = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin"})
+    digest = hashlib.sha256(repr([(p.name, p.stat().st_size) for p in weights]).encode())
+    config = folder / "config.json"
+    digest.update(config.read_bytes() if config.is_file() else b"")
+    return digest.hexdigest()[:6]
 
 
 def batches(encoder: Encoder, texts: Sequence[str]) -> Any:

@@ -1,0 +1,110 @@
+"""Distinct n-grams, unique texts and Vendi, by hand and against loops."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from diffq.metrics.base import Answers
+from diffq.metrics.distinct import Distinct, Div, Unique
+from diffq.metrics.vendi import Vendi, vendi
+
+
+def answers(*groups):
+    n = len(groups)
+    return Answers(sources=("q",) * n, references=(("r",),) * n, candidates=groups)
+
+
+def test_distinct_by_hand():
+    given = answers(("a b a", "a b c"), ("x x", "x"))
+    by_source = (3 / 6 + 1 / 3) / 2
+    by_sample = ((2 / 3 + 1) / 2 + (1 / 2 + 1) / 2) / 2
+    assert Distinct(n=1)(given).value == pytest.approx(100 * by_source)
+    assert Distinct(n=1, over="sample")(given).value == pytest.approx(100 * by_sample)
+    assert Distinct(n=1, over="corpus")(given).value == pytest.approx(100 * 4 / 9)
+    # Pairs: {ab, ba, ab, bc} and {xx}.
+    assert Distinct(n=2)(given).value == pytest.approx(100 * (3 / 4 + 1) / 2)
+    assert Distinct(n=4)(given).value == 0  # no 4-gram anywhere
+
+
+def test_div_4_is_distinct_4_of_a_source_split_at_white_space():
+    given = answers(("a b c d e.", "a b c d f"), ("p q r s", "p q r s"))
+    assert Div()(given).value == pytest.approx(100 * (3 / 4 + 1 / 2) / 2)
+    assert Div()(given).value == pytest.approx(Distinct(n=4, tokenizer="split")(given).value)
+    assert Div()(given).value != pytest.approx(Distinct(n=4)(given).value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_corpus_distinct_leaves_one_out_as_a_loop_does(random_answers, seed):
+    given = random_answers(seed, n=9)
+    metric = Distinct(n=2, over="corpus")
+    without = []
+    for i in range(9):
+        rest = dataclasses.replace(
+            given,
+            sources=given.sources[:i] + given.sources[i + 1 :],
+            references=given.references[:i] + given.references[i + 1 :],
+            candidates=given.candidates[:i] + given.candidates[i + 1 :],
+        )
+        without.append(metric(rest).value)
+    found = metric(given)
+    spread = 1.959963984540054 * np.sqrt(8 / 9 * np.sum((np.array(without) - np.mean(without)) ** 2))
+    assert (found.low, found.high) == pytest.approx((found.value - spread, found.value + spread))
+    assert found.per_source is None
+
+
+def test_repeated_sources_lower_the_corpus_figure_and_not_the_others():
+    once, twice = answers(("a b c", "a d e")), answers(("a b c", "a d e"), ("a b c", "a d e"))
+    assert Distinct(n=1, over="corpus")(twice).value == Distinct(n=1, over="corpus")(once).value / 2
+    assert Distinct(n=1)(twice).value == Distinct(n=1)(once).value
+
+
+def test_unique_counts_texts():
+    given = answers(("a b", "a  b ", "c"), ("x", "y", "z"))
+    assert Unique()(given).value == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert Unique()(answers(("a",))).value == 100
+
+
+def test_vendi_of_known_kernels():
+    assert vendi(np.eye(5)) == pytest.approx(5)
+    assert vendi(np.ones((5, 5))) == pytest.approx(1)
+    blocks = np.kron(np.eye(2), np.ones((3, 3)))
+    assert vendi(blocks) == pytest.approx(2)
+    both = vendi(np.stack([np.eye(3), np.ones((3, 3))]))
+    np.testing.assert_allclose(both, [3, 1], atol=1e-12)
+    angle = 0.6  # two texts of similarity c: eigenvalues (1 ± c) / 2
+    p = np.array([0.8, 0.2])
+    assert vendi(np.array([[1, angle], [angle, 1]])) == pytest.approx(np.exp(-(p * np.log(p)).sum()))
+
+
+def test_vendi_ngram_by_hand():
+    assert Vendi()(answers(("a b", "a b", "c d"))).value == pytest.approx(
+        np.exp(-(2 / 3 * np.log(2 / 3) + np.log(1 / 3) / 3))
+    )
+    # "a b" and "a c": words share 1 of 2 (cosine 1/2), pairs nothing: similarity 1/4.
+    p = np.array([1.25, 0.75]) / 2
+    assert Vendi()(answers(("a b", "a c"))).value == pytest.approx(np.exp(-(p * np.log(p)).sum()))
+
+
+def test_short_and_empty_texts_have_a_vendi_score():
+    assert Vendi()(answers(("", ""))).value == pytest.approx(1)
+    assert Vendi()(answers(("", "a"))).value == pytest.approx(2)
+    assert Vendi()(answers(("a", "a", "b"))).value == pytest.approx(Vendi()(answers(("", "", "b c"))).value)
+    assert Vendi()(answers(("",))).value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("metric", [Distinct(n=2), Distinct(n=1, over="corpus"), Distinct(n=1, over="sample"), Div()])
+def test_empty_texts_have_no_distinct_ngrams(metric):
+    assert metric(answers(("", ""), ("", ""))).value == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ranges(random_answers, seed):
+    given = random_answers(seed)
+    for metric in (Distinct(n=1), Distinct(n=3), Div(), Unique()):
+        found = metric(given)
+        assert 0 <= found.low <= found.value <= found.high <= 100
+    score = Vendi()(given)
+    assert 1 <= score.low <= score.value <= score.high <= 4
