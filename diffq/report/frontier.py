@@ -226,13 +226,13 @@ def at_equal_diversity(
     chosen = levels if levels is not None else _levels(frontier)
     rows = []
     for level in chosen:
-        other = _at(frontier, compared, level)
+        other = line_at(frontier, compared, level)
         for line in frontier.lines:
-            rows.append(_compare(frontier, line, level, _at(frontier, line, level), other, line is compared))
+            rows.append(_compare(frontier, line, level, line_at(frontier, line, level), other, line is compared))
     return rows
 
 
-def _at(frontier: Frontier, line: Line, level: float) -> tuple[float, np.ndarray | None]:
+def line_at(frontier: Frontier, line: Line, level: float) -> tuple[float, np.ndarray | None]:
     """The line's quality at a level, and its resampled values."""
     sign = int(frontier.signs[1])
     best, resampled = [], []

@@ -54,7 +54,7 @@ def to_csv(rows: Rows) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if value is None or isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float):
         return repr(float(value))
@@ -152,6 +152,19 @@ def to_rich(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) ->
     for row in cells:
         made.add_row(*(Text(cell) for cell in row))
     return made
+
+
+def print_table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Prints a table; where rich is missing, in Markdown."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        print(f"{title}\n{to_markdown(heads, cells)}")
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=220)
+    console.print(to_rich(title, heads, cells))
 
 
 def _is_number(text: str) -> bool:

@@ -99,11 +99,11 @@ class Point:
             raise UserError(f"{path} must hold a mapping; sampling the point writes it again")
         return value
 
-    def per_source(self) -> dict[str, Any]:
+    def per_source(self, name: str = "per_source.npz") -> dict[str, Any]:
         """Arrays of sources × statistics by signature, those that have been written with the scores."""
         import numpy as np
 
-        path = self.folder / "per_source.npz"
+        path = self.folder / name
         if not path.exists():
             return {}
         with np.load(path, allow_pickle=False) as held:
@@ -119,10 +119,14 @@ class Point:
         are missing is never seen.
         """
         if per_source:
-            write_atomic(self.folder / "per_source.npz", _pack(self.per_source() | dict(per_source)))
+            self.write_statistics(self.per_source() | dict(per_source))
         merged = self.metrics() | {signature: dict(score) for signature, score in metrics.items()}
         write_json(self.folder / "metrics.json", merged)
         return merged
+
+    def write_statistics(self, arrays: Mapping[str, Any], name: str = "per_source.npz") -> None:
+        """Writes arrays by signature; `per_source` reads them."""
+        write_atomic(self.folder / name, _pack(arrays))
 
 
 def _pack(arrays: Mapping[str, Any]) -> bytes:

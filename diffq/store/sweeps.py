@@ -40,8 +40,10 @@ class SweepFolder:
     def write(self, rows: Sequence[PlanRow]) -> None:
         """Writes the plan. A point that was asked for twice under one name stands in it once; under two names (`cfg`
         and `dpmpp` at scale 1) it stands in it for each, since it is part of both lines."""
-        kept = {(row.key, row.sampler): row for row in reversed(rows)}
-        write_atomic(self.plan, b"".join(encode_row(asdict(row)) for row in reversed(kept.values())))
+        kept: dict[tuple[str, str], PlanRow] = {}
+        for row in rows:
+            kept.setdefault((row.key, row.sampler), row)
+        write_atomic(self.plan, b"".join(encode_row(asdict(row)) for row in kept.values()))
 
     def read(self) -> list[PlanRow]:
         """The plan. UserError where there is none, or it is not one."""

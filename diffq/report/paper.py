@@ -1,0 +1,272 @@
+"""A paper's claims beside what was measured: differences over the baseline, and directional claims with a verdict.
+
+What the paper says stands in conf/paper/NAME.yaml. Intervals are paired bootstraps over sources. A published figure is
+shown only where that file gives one. Knows no store and no metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from diffq.report.frontier import Frontier, line_at
+from diffq.report.points import Figure, ReportPoint, make_lines
+from diffq.report.tables import show_interval
+from diffq.store.identity import show_value
+
+Verdict = Literal["held", "did not hold", "undecided"]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A difference, in the direction in which positive is what was claimed, with its 95 % interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.low is None or self.high is None:
+            return "undecided"
+        return "held" if self.low > 0 else "did not hold" if self.high < 0 else "undecided"
+
+    @classmethod
+    def of(cls, value: float, draws: np.ndarray | None) -> Gap:
+        if draws is None or np.isnan(draws).mean() > 0.05:
+            return cls(value)
+        low, high = np.nanquantile(draws, [0.025, 0.975])
+        return cls(value, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Delta:
+    """One cell of the table of differences; `cell` says what is missing where nothing can be compared."""
+
+    metric: str
+    group: str
+    published: float | None
+    gap: Gap | None
+    cell: str
+    point: str = ""
+    baseline: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One directional claim, its verdict, and the differences that it rests on."""
+
+    name: str
+    text: str
+    verdict: Verdict
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """All that is printed for one paper."""
+
+    title: str
+    paper: str
+    deltas: tuple[Delta, ...]
+    claims: tuple[Claim, ...]
+    footnotes: tuple[str, ...] = field(default=())
+
+
+def difference(a: Figure, b: Figure) -> Gap:
+    """a − b, positive where a is better, with a paired interval where both have resampled values of one signature."""
+    paired = a.draws is not None and b.draws is not None and a.signature == b.signature
+    draws = a.sign * (a.draws - b.draws) if paired and a.draws is not None and b.draws is not None else None
+    return Gap.of(a.sign * (a.value - b.value), draws)
+
+
+def compare_with_paper(frontier: Frontier, spec: Mapping[str, Any]) -> PaperTable:
+    """The paper's table for the points of a frontier."""
+    groups = {name: _members(frontier.points, names) for name, names in spec["groups"].items()}
+    deltas = tuple(
+        _delta(frontier.points, groups[group], group, row) for row in spec["deltas"] for group in spec["contenders"]
+    )
+    claims = []
+    for claim in spec["claims"]:
+        gaps = _TESTS[claim["test"]](frontier, groups, claim, deltas)
+        claims.append(Claim(claim["name"], claim["text"], _together(gap for _, gap in gaps), tuple(map(_said, gaps))))
+    return PaperTable(spec["title"], str(spec["paper"]), deltas, tuple(claims), tuple(spec.get("footnotes", ())))
+
+
+Evidence = list[tuple[str, Gap | None]]
+
+
+def _said(entry: tuple[str, Gap | None]) -> str:
+    what, gap = entry
+    return what if gap is None else f"{what}: {show_interval(gap.value, gap.low, gap.high, signed=True)}"
+
+
+def _together(gaps: Iterable[Gap | None]) -> Verdict:
+    """Held where every part held, not where any part did not, else undecided. A part without data is undecided."""
+    verdicts = [gap.verdict if gap else "undecided" for gap in gaps]
+    if "did not hold" in verdicts:
+        return "did not hold"
+    return "held" if verdicts and all(v == "held" for v in verdicts) else "undecided"
+
+
+def _members(points: Sequence[ReportPoint], names: Sequence[str]) -> list[ReportPoint]:
+    """Points that were asked for, or are stored, under one of these names, each once."""
+    found = [p for p in points if p.process != "causal" and (p.sampler in names or p.canonical in names)]
+    return list({point.key: point for point in found}.values())
+
+
+def _baseline(points: Sequence[ReportPoint], contender: ReportPoint) -> ReportPoint | None:
+    """The plain point that shares the contender's model, length model, seed and steps."""
+
+    def same(point: ReportPoint) -> bool:
+        mine = (point.model, point.length, point.seed, point.dials.get("steps"))
+        return mine == (contender.model, contender.length, contender.seed, contender.dials.get("steps"))
+
+    return next((point for point in points if point.plain and same(point)), None)
+
+
+def _delta(points: Sequence[ReportPoint], group: Sequence[ReportPoint], name: str, row: Mapping[str, Any]) -> Delta:
+    """The best point of a group over its baseline. The best is chosen on the measured metric itself."""
+    metric, published, needs = row["label"], row.get("published"), row.get("needs")
+    pairs = []
+    for point in group:
+        base = _baseline(points, point)
+        if (
+            base is not None
+            and base.key != point.key
+            and row["metric"] in point.figures
+            and row["metric"] in base.figures
+        ):
+            pairs.append((point, base))
+    needed = f"needs {needs}" if needs else ""
+    if not pairs:
+        missing = "no scored point with a plain baseline of equal steps"
+        return Delta(metric, name, published, None, needed or missing)
+    best, base = max(pairs, key=lambda p: p[0].figures[row["metric"]].sign * p[0].figures[row["metric"]].value)
+    figure = best.figures[row["metric"]]
+    if needs and needs not in figure.signature:
+        return Delta(metric, name, published, None, f"needs {needs}; computed with {_encoder(figure.signature)}")
+    gap = difference(figure, base.figures[row["metric"]])
+    shown = show_interval(gap.value, gap.low, gap.high, signed=True)
+    return Delta(metric, name, published, gap, shown, _name(best), _name(base))
+
+
+def _encoder(signature: str) -> str:
+    return next((part[6:] for part in signature.split("|") if part.startswith("model:")), "another model")
+
+
+def _name(point: ReportPoint) -> str:
+    dials = " ".join(f"{d}={show_value(point.dials[d])}" for d in ("scale", "temperature", "steps") if d in point.dials)
+    return f"{point.sampler} {dials}"
+
+
+def _strands(points: Sequence[ReportPoint], dial: str) -> list[list[ReportPoint]]:
+    """Points that differ in one dial alone, ordered along it; two or more in each."""
+    held: dict[tuple[Any, ...], list[ReportPoint]] = {}
+    for point in points:
+        if isinstance(point.dials.get(dial), int | float):
+            others = tuple((k, show_value(v)) for k, v in sorted(point.dials.items()) if k != dial)
+            held.setdefault((point.canonical, point.model, point.length, point.seed, others), []).append(point)
+    return [sorted(strand, key=lambda p: p.dials[dial]) for strand in held.values() if len(strand) > 1]
+
+
+def _mean_gap(pairs: Sequence[tuple[ReportPoint, ReportPoint]], metric: str, sign: int) -> Gap | None:
+    """The mean over pairs of (first − second) times `sign`, resampled together; None where nothing was scored."""
+    scored = [(a.figures[metric], b.figures[metric]) for a, b in pairs if metric in a.figures and metric in b.figures]
+    if not scored:
+        return None
+    value = sign * float(np.mean([a.value - b.value for a, b in scored]))
+    drawn = [a.draws - b.draws for a, b in scored if a.draws is not None and b.draws is not None]
+    return Gap.of(value, sign * np.mean(drawn, axis=0) if len(drawn) == len(scored) else None)
+
+
+def _rises(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> Evidence:
+    """Along the dial from 1 on: the best quality beyond the first point over the first, the diversity figure's rise."""
+    found: Evidence = []
+    strands = [[p for p in s if p.dials[claim["dial"]] >= 1] for s in _strands(groups[claim["group"]], claim["dial"])]
+    strands = [s for s in strands if len(s) > 1]
+    for metric in claim["quality"]:
+        scored = [s for s in strands if all(metric in p.figures for p in s)]
+        if scored:
+            pairs = [(max(s[1:], key=lambda p: p.figures[metric].value), s[0]) for s in scored]
+            found.append((f"{metric}, best scale over the smallest", _mean_gap(pairs, metric, 1)))
+    ends = [(s[-1], s[0]) for s in strands]
+    found.append((f"{frontier.x}, largest scale over the smallest", _mean_gap(ends, frontier.x, 1)))
+    return found
+
+
+def _falls(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> Evidence:
+    """The fall of each figure from the lowest to the highest value of the dial, mean over strands."""
+    ends = [(s[0], s[-1]) for s in _strands(groups[claim["group"]], claim["dial"])]
+    names = [frontier.x, *claim["quality"]]
+    return [(f"{name}, fall from lowest to highest {claim['dial']}", _mean_gap(ends, name, 1)) for name in names]
+
+
+def _order(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> Evidence:
+    """Quality of one group minus that of the next at equal diversity, mean over levels that both reach."""
+    found: Evidence = []
+    for better, worse in zip(claim["groups"][:-1], claim["groups"][1:], strict=True):
+        found.append((f"{better} − {worse} at equal {frontier.x}", _at_equal(frontier, groups[better], groups[worse])))
+    return found
+
+
+def _at_equal(frontier: Frontier, a: Sequence[ReportPoint], b: Sequence[ReportPoint]) -> Gap | None:
+    if not a or not b:
+        return None
+    xs = [frontier.values(points)[:, 0] for points in (a, b)]
+    low, high = max(x.min() for x in xs), min(x.max() for x in xs)
+    sign = float(frontier.signs[1])
+    values, draws = [], []
+    for level in np.linspace(low, high, 7)[1:-1] if low < high else []:
+        sides = [[line_at(frontier, line, level) for line in make_lines(points)] for points in (a, b)]
+        reached = [[sign * value for value, _ in side if not math.isnan(value)] for side in sides]
+        if not all(reached):
+            continue
+        best = [max(values_here) for values_here in reached]
+        values.append(best[0] - best[1])
+        drawn = [[sign * d for _, d in side if d is not None] for side in sides]
+        if all(len(d) == len(side) for d, side in zip(drawn, sides, strict=True)):
+            draws.append(np.fmax.reduce(drawn[0]) - np.fmax.reduce(drawn[1]))
+    if not values:
+        return None
+    with np.errstate(invalid="ignore"):
+        return Gap.of(float(np.mean(values)), np.mean(draws, axis=0) if len(draws) == len(values) else None)
+
+
+def _beats(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], deltas: Any) -> Evidence:
+    """The better of the contenders' differences in each metric; those that cannot be compared are undecided."""
+    found: Evidence = []
+    for metric in dict.fromkeys(delta.metric for delta in deltas):
+        gaps = [(delta, delta.gap) for delta in deltas if delta.metric == metric]
+        known = [(delta, gap) for delta, gap in gaps if gap is not None]
+        if known:
+            delta, gap = max(known, key=lambda entry: entry[1].value)
+            found.append((f"{metric}, {delta.point} over {delta.baseline}", gap))
+        else:
+            found.append((f"{metric}: {gaps[0][0].cell}", None))
+    return found
+
+
+_TESTS = {"rises": _rises, "falls": _falls, "order": _order, "beats": _beats}
+
+
+def delta_table(table: PaperTable) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells: metric, published, then a column a contender."""
+    groups = list(dict.fromkeys(delta.group for delta in table.deltas))
+    rows = []
+    for metric in dict.fromkeys(delta.metric for delta in table.deltas):
+        mine = {delta.group: delta for delta in table.deltas if delta.metric == metric}
+        published = next(iter(mine.values())).published
+        cells = [f"{mine[g].cell}\n{mine[g].point}".strip() for g in groups]
+        rows.append([metric, "not published here" if published is None else f"+{published:g}", *cells])
+    return ["over the plain baseline", "published", *(f"best {group}" for group in groups)], rows
+
+
+def claim_table(table: PaperTable) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells: claim, verdict, evidence."""
+    rows = [[f"({c.name}) {c.text}", c.verdict, "\n".join(c.evidence)] for c in table.claims]
+    return ["claim", "verdict", "measured"], rows

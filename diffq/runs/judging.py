@@ -1,0 +1,141 @@
+"""What a point's samples are judged by: sources, references and truth, in the spelling of the model's tokenizer.
+
+Predictions and references both are decode(ids) (papers: Buzzard 2025, evaluation), so that neither is punished for
+its spelling. Knows no metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffq.config import Config, from_mapping
+from diffq.errors import UserError
+from diffq.metrics.base import Answers
+from diffq.settings import key_fields
+from diffq.store import Point, Store
+from diffq.store.identity import digest
+
+if TYPE_CHECKING:
+    from diffq.data.tokenizers import Tokenizer
+
+COSTS = ("nfe_calls", "nfe_rows", "seconds", "tokens", "peak_memory_bytes")
+
+
+class Judges:
+    """Builds the Answers of points. Datasets, tokenizers and spelled references are kept from point to point."""
+
+    def __init__(self, store: Store, config_dirs: Sequence[Path] = ()):
+        self.store = store
+        self.config_dirs = tuple(config_dirs)
+        self._corpora: dict[str, Any] = {}
+        self._tokenizers: dict[Path, Tokenizer] = {}
+        self._spelled: dict[tuple[str, str], dict[str, str]] = {}
+        self._judged: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}
+
+    def config(self, point: Point) -> Config:
+        """The configuration that the point was sampled with."""
+        return from_mapping(point.config(), config_dirs=self.config_dirs)
+
+    def answers(self, point: Point, samples: int = 0) -> Answers:
+        """The first `samples` samples of every source of a finished point (0: all), beside what they are judged by.
+
+        UserError where rows are missing, and where the checkpoint whose tokenizer spells the references is gone.
+        """
+        config = self.config(point)
+        run = point.run()
+        texts = _texts(point, samples or int(run.get("samples") or 0))
+        sources, references, truth = self._judge(config, tuple(texts))
+        whole = len(next(iter(texts.values()))) == run.get("samples")
+        cost = {name: float(run[name]) for name in COSTS if whole and run.get(name) is not None}
+        return Answers(sources, references, tuple(map(tuple, texts.values())), truth, cost)
+
+    def _judge(self, config: Config, indices: tuple[int, ...]) -> tuple[Any, Any, Any]:
+        key = digest(key_fields(config.dataset))
+        folder = self._checkpoint(config)
+        held = self._judged.get((key, config.split, indices, folder))
+        if held is not None:
+            return held
+        if key not in self._corpora:
+            self._corpora[key] = config.dataset.open()
+        corpus = self._corpora[key]
+        examples = {example.index: example for example in corpus.split(config.split)}
+        missing = [index for index in indices if index not in examples]
+        if missing:
+            raise UserError(
+                f"the split {config.split} of {config.choices.dataset or config.dataset.name} has no source"
+                f" {missing[0]} any more; score with the data that was sampled"
+            )
+        tokenizer = self._tokenizer(folder)
+        spelled = self._spelled.setdefault((key, tokenizer.digest), {})
+        chosen = [examples[index] for index in indices]
+        truths = [corpus.truth(example.source) for example in chosen]
+        known = [truth for truth in truths if truth is not None]
+        _spell(
+            tokenizer,
+            spelled,
+            [t for e in chosen for t in (e.source, *e.references)] + [t for truth in known for t in truth],
+        )
+        made = (
+            tuple(spelled[e.source] for e in chosen),
+            tuple(tuple(spelled[text] for text in e.references) for e in chosen),
+            tuple(_merge(truth, spelled) for truth in known) if len(known) == len(chosen) else None,
+        )
+        self._judged[(key, config.split, indices, folder)] = made
+        return made
+
+    def _checkpoint(self, config: Config) -> Path:
+        named = config.checkpoint
+        if not named:
+            raise UserError("the point's config.yaml names no checkpoint, so its references cannot be spelled")
+        for path in (Path(named), self.store.outputs / named, self.store.train / Path(named).name):
+            if path.is_dir():
+                return path
+        raise UserError(
+            f"the checkpoint {named} is gone, and with it the tokenizer that spells the references; put it back under"
+            f" {self.store.train}"
+        )
+
+    def _tokenizer(self, folder: Path) -> Tokenizer:
+        if folder not in self._tokenizers:
+            if (folder / "tokenizer").is_dir():
+                from diffq.data.tokenizers import Tokenizer
+
+                self._tokenizers[folder] = Tokenizer.load(folder / "tokenizer")
+            else:
+                from diffq.models.checkpoints import load
+
+                self._tokenizers[folder] = load(folder).tokenizer
+        return self._tokenizers[folder]
+
+
+def _spell(tokenizer: Tokenizer, held: dict[str, str], texts: Sequence[str]) -> None:
+    """Adds decode(encode(text)) for every text that is not there yet."""
+    new = [text for text in dict.fromkeys(texts) if text not in held]
+    held.update(zip(new, tokenizer.decode_batch(tokenizer.encode_targets(new)), strict=True))
+
+
+def _merge(truth: Mapping[str, float], spelled: Mapping[str, str]) -> dict[str, float]:
+    """Probabilities by spelling; answers that the tokenizer cannot tell apart are one."""
+    merged: dict[str, float] = {}
+    for text, probability in truth.items():
+        merged[spelled[text]] = merged.get(spelled[text], 0.0) + probability
+    return merged
+
+
+def _texts(point: Point, samples: int) -> dict[int, list[str]]:
+    """The texts of each source in the order of its samples, sources by index. UserError where one is missing."""
+    found: dict[int, dict[int, str]] = {}
+    for row in point.rows():
+        if not samples or row["sample"] < samples:
+            found.setdefault(row["source"], {})[row["sample"]] = row["text"]
+    if not found:
+        raise UserError(f"{point.folder} has no samples to score; sample it first")
+    count = samples or max(map(len, found.values()))
+    for source, texts in found.items():
+        if sorted(texts) != list(range(count)):
+            raise UserError(
+                f"{point.folder} has {len(texts)} of {count} samples of source {source}; diffq sample finishes it"
+            )
+    return {source: [found[source][n] for n in range(count)] for source in sorted(found)}

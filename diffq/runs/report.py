@@ -1,0 +1,245 @@
+"""`diffq report`: the frontier of saved points as a table, a picture and a few figures.
+
+It reads the store. Only the null lines may still have to be scored, which needs the samples of one point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffq.conf_files import group_files, read_mapping, search_dirs
+from diffq.config import Config, Request
+from diffq.errors import UserError
+from diffq.metrics.intervals import resample
+from diffq.report.frontier import (
+    AtLevel,
+    Frontier,
+    Scaling,
+    Volume,
+    at_equal_diversity,
+    build_frontier,
+    reference_line,
+    volumes,
+)
+from diffq.report.paper import PaperTable, claim_table, compare_with_paper, delta_table
+from diffq.report.points import ReportPoint
+from diffq.report.tables import (
+    frontier_rows,
+    level_table,
+    print_table,
+    table,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+    volume_table,
+)
+from diffq.runs.judging import Judges
+from diffq.runs.nulls import read_nulls, score_nulls
+from diffq.runs.score import config_for, outputs_of
+from diffq.runs.selection import Selection, select
+from diffq.store import Store
+from diffq.store.files import write_atomic
+from diffq.store.identity import digest
+from diffq.store.index import read_record
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report says, and the files that hold it."""
+
+    frontier: Frontier
+    metrics: tuple[str, ...]
+    volumes: tuple[Volume, ...]
+    box: Scaling
+    levels: tuple[AtLevel, ...]
+    against: str
+    paper: PaperTable | None
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        body = to_json(self.frontier, self.volumes, self.box, self.levels, self.against)
+        body |= {"notes": list(self.notes), "files": [str(path) for path in self.files]}
+        return body | ({"paper": dataclasses.asdict(self.paper)} if self.paper else {})
+
+
+def run(request: Request) -> int:
+    """Writes and prints the report of the runs that were named; of the newest sweep where none was. Returns 0."""
+    selection = select(Store(outputs_of(request)), request.runs)
+    done, left_out = selection.finished()
+    if not done.chosen:
+        raise UserError("none of these points is finished; sample them first")
+    judges = Judges(done.store, request.config_dirs)
+    config = config_for(request, done, judges)
+    report = make_report(done, config, judges)
+    if left_out:
+        print(f"diffq: {left_out} unfinished of {len(selection.chosen)} points left out", file=sys.stderr)
+    if request.json:
+        print(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+    else:
+        print_report(report)
+    return 0
+
+
+def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
+    """The report of finished points, written into the sweep's folder, or under outputs/reports/ for loose points.
+
+    config: its metric suite gives the two axes and the other columns, `choices.paper` a paper to compare with.
+    """
+    spec = _paper(config, judges)
+    x, y = _axis(config, "x"), _axis(config, "y")
+    named = {x, y, *(row["metric"] for row in spec.get("deltas", ()))} if spec else {x, y}
+    points = [_point(selection, number, named) for number in range(len(selection.chosen))]
+    folder = selection.folder or selection.store.reports / _name(points)
+    nulls, notes = _nulls(folder, selection, points, config, judges, (x, y))
+    frontier = build_frontier(points, nulls, x, y)
+    found, box = volumes(frontier)
+    against = reference_line(frontier)
+    paper = compare_with_paper(frontier, spec) if spec else None
+    metrics = tuple(metric.name for metric in config.metric.metrics if metric.axis != "cost")
+    files, more = _write(folder, frontier, metrics, paper)
+    return Report(
+        frontier=frontier,
+        metrics=metrics,
+        volumes=tuple(found),
+        box=box,
+        levels=tuple(at_equal_diversity(frontier, against=against)),
+        against=against.label,
+        paper=paper,
+        files=files,
+        notes=(*frontier.notes, *notes, *more),
+    )
+
+
+def _axis(config: Config, axis: str) -> str:
+    """The name under which scores are saved of the metric that the suite puts on an axis."""
+    suite = config.metric
+    name = getattr(suite, axis)
+    if not name:
+        raise UserError(
+            f"these metrics name no axes; give metric.x=NAME and metric.y=NAME, of: {', '.join(suite.names)}"
+        )
+    by_name = dict(zip(suite.names, suite.metrics, strict=False))
+    return by_name[name].name if name in by_name else name
+
+
+def _paper(config: Config, judges: Judges) -> dict[str, Any]:
+    if not config.choices.paper:
+        return {}
+    return read_mapping(group_files("paper", search_dirs(judges.config_dirs))[config.choices.paper])
+
+
+def _point(selection: Selection, number: int, named: set[str]) -> ReportPoint:
+    """One point, with resampled values for the figures that intervals of differences are wanted of."""
+    chosen = selection.chosen[number]
+    point = ReportPoint.of(read_record(selection.store, chosen.point.folder), chosen.sampler, chosen.samples)
+    return point.with_draws(_draws(point, chosen.point.per_source(), named))
+
+
+def _draws(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> dict[str, np.ndarray]:
+    found = {}
+    for name in named & set(point.figures):
+        rows = statistics.get(point.figures[name].signature)
+        if rows is not None and len(rows) > 1:
+            found[name] = resample(rows, point.figures[name].signature)
+    return found
+
+
+def _name(points: Sequence[ReportPoint]) -> str:
+    """`qqp-cfg-clamp-1a2b3c` for loose points: what they are, and a hash of which."""
+    words = [points[0].dataset, *dict.fromkeys(point.sampler for point in points)]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words))[:80].strip(".-")
+    return f"{name}-{digest(sorted(point.key for point in points))[:6]}"
+
+
+def baseline(points: Sequence[ReportPoint], needed: Sequence[str]) -> ReportPoint:
+    """The point that null lines start from: the plain one with the most steps; without one, the first of a diffusion
+    model, or the first."""
+    scored = [point for point in points if all(name in point.figures for name in needed)] or list(points)
+    plain = [point for point in scored if point.plain]
+    if plain:
+        return max(plain, key=lambda point: point.dials.get("steps", 0))
+    return next((point for point in scored if point.process != "causal"), scored[0])
+
+
+def _nulls(
+    folder: Path,
+    selection: Selection,
+    points: Sequence[ReportPoint],
+    config: Config,
+    judges: Judges,
+    axes: tuple[str, str],
+) -> tuple[list[ReportPoint], list[str]]:
+    """The null lines, scored now where they are not there yet; and why there are none, where they cannot be."""
+    start = baseline(points, axes)
+    place = next(c.point for c, point in zip(selection.chosen, points, strict=True) if point.key == start.key)
+    try:
+        score_nulls(folder, start, judges.answers(place, start.samples), config.metric.metrics)
+    except UserError as error:
+        return [], [f"no null lines: {error}"]
+    notes = [] if start.plain else [f"null lines start from {start.folder}, since there is no plain baseline here"]
+    found = [p.with_draws(_draws(p, statistics, set(axes))) for p, statistics in read_nulls(folder, start)]
+    return found, notes
+
+
+def _write(
+    folder: Path, frontier: Frontier, metrics: Sequence[str], paper: PaperTable | None
+) -> tuple[tuple[Path, ...], list[str]]:
+    """frontier.csv, .md, .tex, and where matplotlib is there .png and .svg; the paper's table as Markdown."""
+    heads, cells = table(frontier, metrics)
+    texts = {
+        "frontier.csv": to_csv(frontier_rows(frontier)),
+        "frontier.md": to_markdown(heads, cells),
+        "frontier.tex": to_latex(heads, cells),
+    }
+    if paper:
+        texts[f"paper-{paper.paper}.md"] = paper_markdown(paper)
+    for name, text in texts.items():
+        write_atomic(folder / name, text.encode(), sync=False)
+    files = [folder / name for name in texts]
+    try:
+        from diffq.report.plot import save_plot
+
+        files += save_plot(frontier, folder / "frontier")
+    except ImportError as error:
+        return tuple(files), [f"no picture: the package {error.name} is not installed"]
+    return tuple(files), []
+
+
+def paper_markdown(paper: PaperTable) -> str:
+    """The paper's table with its footnotes."""
+    notes = "".join(f"- {note}\n" for note in paper.footnotes)
+    parts = [f"# {paper.title} (arXiv {paper.paper})\n", to_markdown(*delta_table(paper))]
+    return "\n".join([*parts, to_markdown(*claim_table(paper)), notes])
+
+
+def print_report(report: Report) -> None:
+    """The table, the hypervolumes, quality at equal diversity, the paper, and what was left out."""
+    frontier = report.frontier
+    print_table(
+        f"{len(frontier.points)} points, * = on the Pareto front ({frontier.y} against {frontier.x})",
+        *table(frontier, report.metrics),
+    )
+    print_table(report.box.describe(frontier.x, frontier.y), *volume_table(report.volumes))
+    if report.levels:
+        heads, cells = level_table(frontier, report.levels, report.against)
+        print_table(f"{frontier.y} at equal {frontier.x}, interpolated; of several strands the best", heads, cells)
+    if report.paper:
+        print_table(f"{report.paper.title} (arXiv {report.paper.paper})", *delta_table(report.paper))
+        print_table("", *claim_table(report.paper))
+        for note in report.paper.footnotes:
+            print(f"- {note}")
+    for note in report.notes:
+        print(f"note: {note}")
+    for path in report.files:
+        print(path)

@@ -1,0 +1,140 @@
+"""`diffq score`: metrics of saved samples, of points or of a whole sweep, merged into their metrics.json.
+
+Knows no network: it reads samples.jsonl, and of a checkpoint the tokenizer alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffq.config import Config, Request, compose
+from diffq.errors import UserError
+from diffq.metrics.base import Metric
+from diffq.metrics.evaluate import available, evaluate, refusal, to_json, usable
+from diffq.report.tables import print_table, show_interval
+from diffq.runs.judging import Judges
+from diffq.runs.selection import Selection, select
+from diffq.store import Point, Store
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A point with the scores that were asked for, as metrics.json holds them, and how many of them are new."""
+
+    point: Point
+    scores: dict[str, dict[str, Any]]
+    new: int
+
+
+def run(request: Request) -> int:
+    """Scores what the command line names, prints a table, and returns 0."""
+    store = Store(outputs_of(request))
+    selection = select(store, request.runs)
+    done, left_out = selection.finished()
+    if left_out:
+        print(f"diffq: {left_out} unfinished of {len(selection.chosen)} points left out", file=sys.stderr)
+    if not done.chosen:
+        raise UserError("none of these points is finished; sample them first")
+    judges = Judges(done.store, request.config_dirs)
+    suite = config_for(request, done, judges).metric
+    for line in suite.left_out:
+        print(f"diffq: {line}", file=sys.stderr)
+    scored = score_points(done, suite.metrics, judges, on_point=None if request.json else _tell)
+    if request.json:
+        found = [{"folder": store.relative(s.point.folder), "metrics": s.scores} for s in scored]
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        print_table("", *_table(store, scored))
+    return 0
+
+
+def outputs_of(request: Request) -> Path:
+    """The folder that `outputs=` names, without composing anything."""
+    named = [word.partition("=")[2] for word in request.overrides if word.partition("=")[0] == "outputs"]
+    return Path((named[-1] if named else "outputs").strip("'\""))
+
+
+def config_for(request: Request, selection: Selection, judges: Judges) -> Config:
+    """What the words ask for, for the dataset of these points: the metrics that `metric=` names, else those that the
+    sweep was made with, else the dataset's own.
+
+    A metric that the dataset or the number of samples cannot feed is refused here, before a sample is read. UserError
+    where the points are of several datasets and the metrics differ.
+    """
+    configs = [judges.config(point) for point in selection.points]
+    words = [word for word in request.overrides if word.partition("=")[0] not in ("dataset", "num_samples", "outputs")]
+    if not any(word.startswith("metric=") for word in words) and selection.metric:
+        words.append(f"metric={selection.metric}")
+    fewest = min(int(c.samples or c.point.run().get("samples") or 1) for c in selection.chosen)
+    datasets = dict.fromkeys(config.choices.dataset or config.dataset.kind for config in configs)
+    asked = [
+        compose([*words, f"dataset={name}", f"num_samples={fewest}"], verb="score", config_dirs=request.config_dirs)
+        for name in datasets
+    ]
+    if any(config.metric.metrics != asked[0].metric.metrics for config in asked):
+        raise UserError(
+            f"these points are of {' and '.join(datasets)}, which are measured differently; name one suite: metric=text"
+        )
+    return asked[0]
+
+
+def score_points(
+    selection: Selection,
+    metrics: Sequence[Metric],
+    judges: Judges,
+    on_point: Callable[[int, int, Scored], None] | None = None,
+) -> list[Scored]:
+    """Scores every point of a selection, each once, and writes metrics.json and per_source.npz into its folder.
+
+    A score whose signature is there already is not computed again. UserError, before anything is computed, for a
+    metric whose package is missing, and before a point is scored, for one that it cannot feed.
+    """
+    for metric in metrics:
+        if reason := available(metric):
+            raise UserError(reason)
+    found: dict[tuple[Path, int], Scored] = {}
+    jobs = {(c.point.folder.resolve(), c.samples): c for c in selection.chosen}
+    for number, (key, chosen) in enumerate(jobs.items(), start=1):
+        found[key] = _score(chosen.point, metrics, judges, chosen.samples)
+        if on_point:
+            on_point(number, len(jobs), found[key])
+    return list(found.values())
+
+
+def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int) -> Scored:
+    answers = judges.answers(point, samples)
+    cost = "cost" in answers.given()
+    for metric in metrics:
+        reason = refusal(metric, answers.given(), answers.samples)
+        if reason is not None and ("cost" not in metric.needs() or cost):
+            raise UserError(f"{point.folder}: {reason}")
+    kept, _ = usable(metrics, answers.given(), answers.samples)
+    held = point.metrics()
+    signatures = {metric.signature(answers): metric for metric in kept}
+    missing = [metric for signature, metric in signatures.items() if signature not in held]
+    if missing:
+        scores = evaluate(missing, answers)
+        statistics = {s.signature: s.per_source for s in scores if s.per_source is not None}
+        held = point.write_metrics(to_json(scores), statistics)
+    return Scored(point, {signature: held[signature] for signature in signatures}, len(missing))
+
+
+def _tell(number: int, total: int, scored: Scored) -> None:
+    if sys.stderr.isatty():
+        print(f"\rscored {number} of {total} points", end="\n" if number == total else "", file=sys.stderr, flush=True)
+
+
+def _table(store: Store, scored: Sequence[Scored]) -> tuple[list[str], list[list[str]]]:
+    names = list(dict.fromkeys(score["name"] for s in scored for score in s.scores.values()))
+    rows = []
+    for s in scored:
+        by_name = {score["name"]: score for score in s.scores.values()}
+        cells = [by_name.get(name) for name in names]
+        shown = ["–" if c is None else show_interval(c["value"], c["low"], c["high"]) for c in cells]
+        rows.append([store.relative(s.point.folder).removeprefix("points/"), *shown])
+    return ["point", *names], rows
