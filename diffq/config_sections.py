@@ -27,6 +27,9 @@ class TrainerSettings(Settings):
         low=1,
         in_key=False,
     )
+    window: int = setting(
+        1, "batches whose pairs are shared out by length, so that each has little padding; 1 = off", low=1
+    )
     max_steps: int | None = setting(None, "optimiser steps; null = until max_minutes", low=1, in_key=False)
     max_minutes: float | None = setting(
         None, "minutes of training, counted over repeated calls; null = until max_steps", above=0, in_key=False
@@ -34,9 +37,9 @@ class TrainerSettings(Settings):
     learning_rate: float = setting(1e-4, "the peak of the learning rate", above=0)
     schedule: Literal["linear", "cosine", "constant"] = setting(
         "linear",
-        "how the learning rate falls after the warm-up, over max_steps, or by the clock where only max_minutes is given",
+        "how the learning rate falls after the warm-up: over max_steps, or by the clock where only max_minutes is given",
     )
-    warmup_steps: int = setting(0, "steps over which the learning rate rises from 0", low=0)
+    warmup_steps: int = setting(0, "steps over which the learning rate rises from 0; at most half of max_steps", low=0)
     final_fraction: float = setting(0.1, "what is left of the learning rate at the end", low=0, high=1)
     weight_decay: float = setting(0.01, "AdamW's decoupled weight decay", low=0)
     decay: Literal["all", "matrices"] = setting(
@@ -52,7 +55,9 @@ class TrainerSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "what the network computes in; weights stay fp32")
     validate_steps: int | None = setting(1000, "steps between validations; null = never by steps", low=1, in_key=False)
     validate_minutes: float | None = setting(None, "minutes between validations", above=0, in_key=False)
-    validation_sources: int = setting(512, "pairs of the validation split that are looked at; 0 = none", low=0, in_key=False)
+    validation_sources: int = setting(
+        512, "pairs of the validation split that are looked at; 0 = none", low=0, in_key=False
+    )
     previews: int = setting(3, "samples shown at each validation", low=0, in_key=False)
     save_steps: int | None = setting(None, "steps between checkpoints; null = never by steps", low=1, in_key=False)
     save_minutes: float | None = setting(10.0, "minutes between checkpoints", above=0, in_key=False)
@@ -62,11 +67,6 @@ class TrainerSettings(Settings):
     def check(self) -> None:
         if self.max_steps is None and self.max_minutes is None:
             raise UserError("a training needs an end: give trainer.max_steps or trainer.max_minutes")
-        if self.max_steps is not None and self.warmup_steps >= self.max_steps:
-            raise UserError(
-                f"trainer.warmup_steps={self.warmup_steps} leaves nothing of trainer.max_steps={self.max_steps};"
-                " it must be smaller"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

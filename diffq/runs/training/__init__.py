@@ -1,1 +1,1 @@
-"""The parts of training: optimiser and averages, one step over processes and micro-batches, states on disk, the loop."""
+"""The parts of training: optimiser and averages, a step over processes and micro-batches, states on disk, the loop."""

@@ -41,7 +41,7 @@ class Journal:
 
     def __enter__(self) -> Journal:
         if self.writes:
-            self._file = open(self.folder / LOG, "ab")  # noqa: SIM115 - closed in __exit__
+            self._file = open(self.folder / LOG, "ab")
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -8,7 +8,6 @@ Knows no configuration files: it is given a model, batches and a folder.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,13 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def build_optimizer(model: nn.Module, settings: TrainerSettings) -> torch.optim.AdamW:
     """AdamW over every trained parameter; with decay=matrices, biases, norms and embeddings are not decayed."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for parameter in named_parameters(model).values():
         free = settings.decay == "matrices" and (parameter.dim() < 2 or id(parameter) in tables)
         (plain if free else decayed).append(parameter)
-    groups = [{"params": decayed}]
+    groups: list[dict[str, Any]] = [{"params": decayed}]
     if plain:
         groups.append({"params": plain, "weight_decay": 0.0})
     return torch.optim.AdamW(
@@ -47,15 +49,14 @@ def learning_rate(settings: TrainerSettings, step: int, clock: float) -> float:
     training that ends by minutes alone has no last step: there `clock`, the share of the minutes used up, takes the
     place of the share of the steps, and the warm-up still counts steps.
     """
-    peak = settings.learning_rate
-    if step < settings.warmup_steps:
-        return peak * (step + 1) / settings.warmup_steps
+    peak, warmup, last = settings.learning_rate, settings.warmup_steps, settings.max_steps
+    if last is not None:
+        warmup = min(warmup, last // 2)
+    if step < warmup:
+        return peak * (step + 1) / warmup
     if settings.schedule == "constant":
         return peak
-    if settings.max_steps is None:
-        done = clock
-    else:
-        done = (step - settings.warmup_steps) / (settings.max_steps - settings.warmup_steps)
+    done = clock if last is None else (step - warmup) / (last - warmup)
     done = min(max(done, 0.0), 1.0)
     fall = done if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * done))
     return peak * (1 - (1 - settings.final_fraction) * fall)

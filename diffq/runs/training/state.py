@@ -119,7 +119,9 @@ def _restore_moments(trained: Trained, tensors: dict[str, Tensor], place: Path) 
         name, _, what = key.rpartition("/")
         by_name.setdefault(name, {})[what] = value
     if unknown := sorted(by_name.keys() - set(names.values())):
-        raise UserError(f"{place / 'optimizer.safetensors'} belongs to another model; surplus: {', '.join(unknown[:12])}")
+        raise UserError(
+            f"{place / 'optimizer.safetensors'} belongs to another model; surplus: {', '.join(unknown[:12])}"
+        )
     whole = trained.optimizer.state_dict()
     order = [p for group in trained.optimizer.param_groups for p in group["params"]]
     held = {i: by_name[names[id(p)]] for i, p in enumerate(order) if names[id(p)] in by_name}

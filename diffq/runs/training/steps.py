@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffq.models.base import PairBatch, TrainableModel, Totals
+from diffq.models.base import PairBatch, Totals, TrainableModel
 from diffq.rng import Rng
 
 
@@ -128,12 +128,12 @@ class Stepper:
         scaler = self.accelerator.scaler
         if scaler is not None:
             scaler.unscale_(self.optimizer)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = None
         if self.clip is not None:
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip)
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         elif want_norm:
-            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(grads)
         if scaler is not None:
             scaler.step(self.optimizer)
             scaler.update()

@@ -1,0 +1,229 @@
+"""`diffq train`: from a configuration to a checkpoint under outputs/train/.
+
+A training is named by what determines its weights. Called again it goes on where it was, and does nothing where its
+budget is used up. Knows no loss and no sampling algorithm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffq.config import Config, Request, compose
+from diffq.config_sections import TrainerSettings
+from diffq.errors import UserError
+from diffq.runs.training.journal import RUN, claimed, remove_leftovers
+from diffq.settings import as_mapping, key_fields
+from diffq.store.files import read_json
+from diffq.store.identity import digest
+from diffq.store.root import Store
+from diffq.store.versions import versions
+
+if TYPE_CHECKING:
+    from diffq.models.base import PairBatch
+    from diffq.runs.training.loop import Job
+
+
+def run(request: Request) -> int:
+    """Trains what the command line asks for. Returns 0, 1 where the loss stopped being a number, or 128 + the signal
+    that interrupted it."""
+    from diffq.runs.training.loop import Interrupted, NotFinite
+
+    config = compose(request.overrides, verb="train", config_dirs=request.config_dirs)
+    try:
+        folder = train(config, progress=not request.json)
+    except NotFinite as error:
+        print(f"diffq: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print(f"diffq: {stop}", file=sys.stderr)
+        return 128 + stop.number
+    if _first_process():
+        made = read_json(folder / RUN) or {}
+        if request.json:
+            print(json.dumps({"folder": str(folder)} | made))
+        else:
+            print(f"{folder}: {made['step']} steps in {made['seconds'] / 60:.1f} min, {_losses(made)}")
+    return 0
+
+
+def train(config: Config, *, progress: bool = True) -> Path:
+    """The folder of the finished training; a training that is finished already is not touched.
+
+    Raises NotFinite, Interrupted (after a checkpoint), and UserError for what cannot be trained.
+    """
+    folder = training_folder(config)
+    if _finished(folder, config.trainer):
+        if progress and _first_process():
+            print(f"{folder} is trained already; a larger budget goes on from it", file=sys.stderr)
+        return folder
+    with _accelerator(config) as accelerator:
+        from diffq.runs.training.loop import Trainer
+
+        first = accelerator.is_main_process
+        with claimed(folder) if first else contextlib.nullcontext():
+            if first:
+                remove_leftovers(folder)
+            job = _prepare(config, folder, accelerator, progress)
+            Trainer(job, accelerator).run()
+        accelerator.wait_for_everyone()
+    return folder
+
+
+def training_key(config: Config) -> dict[str, Any]:
+    """What determines a training's weights: model, data, optimiser, seed, and the end that the learning rate falls
+    towards. A larger budget is another training where the learning rate falls, and the same one where it does not."""
+    trainer = config.trainer
+    end: dict[str, Any] = {}
+    if trainer.schedule != "constant":
+        end = {"max_minutes": trainer.max_minutes} if trainer.max_steps is None else {"max_steps": trainer.max_steps}
+    return {
+        "model": key_fields(config.model),
+        "dataset": key_fields(config.dataset),
+        "trainer": key_fields(trainer),
+        "end": end,
+        "seed": config.seed,
+    }
+
+
+def training_folder(config: Config) -> Path:
+    """outputs/train/DATASET-MODEL-hash of this training, whether or not it is there."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{config.choices.dataset}-{config.choices.model}")[:100]
+    return Store(Path(config.outputs)).train / f"{name}-{digest(training_key(config))[:8]}"
+
+
+def _finished(folder: Path, trainer: TrainerSettings) -> bool:
+    run = read_json(folder / RUN) or {}
+    if run.get("status") != "done":
+        return False
+    steps, minutes = trainer.max_steps, trainer.max_minutes
+    return (steps is not None and run["step"] >= steps) or (minutes is not None and run["seconds"] >= 60 * minutes)
+
+
+@contextlib.contextmanager
+def _accelerator(config: Config) -> Iterator[Any]:
+    """Hugging Face's Accelerator for the device and the precision asked for; what it keeps globally is cleared."""
+    import torch
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.trainer.precision]
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
+    if config.device.startswith("cuda:"):
+        raise UserError(
+            f"device={config.device}: training takes the GPUs it is shown; set CUDA_VISIBLE_DEVICES={config.device[5:]}"
+            " and leave device=auto"
+        )
+    if on_cpu and precision == "fp16":
+        raise UserError("trainer.precision=fp16 needs a GPU; on a CPU use fp32 or bf16")
+    AcceleratorState._reset_state(reset_partial_state=False)
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+    )
+    try:
+        yield accelerator
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=False)
+
+
+def _prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
+    """The training's parts, with everything on disk that a checkpoint is besides its weights."""
+    import torch
+
+    from diffq.data import lengths
+    from diffq.data.batches import TrainBatches, tokenise
+    from diffq.data.tokenizers import build_tokenizer
+    from diffq.models.checkpoints import write_yaml
+    from diffq.runs.training.loop import Job
+    from diffq.runs.training.preview import Preview
+
+    settings, cache = config.trainer, Store(Path(config.outputs)).cache
+    corpus = config.dataset.open()
+    most_source, most_target = _longest(config)
+    with accelerator.main_process_first():  # the others find what it has put into the cache
+        tokenizer = build_tokenizer(config.dataset.tokenizer, corpus, cache)
+        pairs = tokenise(corpus.split("train"), tokenizer, most_source, most_target, cache)
+    _check_data(folder, tokenizer.digest, len(pairs))
+
+    torch.manual_seed(config.seed)
+    model = config.model.build(tokenizer)
+    if accelerator.process_index:  # dropout differs between processes, initial weights do not
+        torch.manual_seed(config.seed + 1_000_003 * accelerator.process_index)
+    batches = TrainBatches(pairs, settings.batch_size, config.seed, settings.window, tokenizer.pad)
+    examples = corpus.split("valid")[: settings.validation_sources] if settings.validation_sources else []
+    validation = []
+    if examples:
+        held_out = tokenise(examples, tokenizer, most_source, most_target)
+        validation = _validation_batches(TrainBatches(held_out, 1, 0, pad=tokenizer.pad))
+    preview = None
+    if examples and settings.previews:
+        preview = Preview(config.sampler, tokenizer, examples[: settings.previews])
+    if accelerator.is_main_process:
+        tokenizer.save(folder / "tokenizer")
+        fitted = lengths.fit(pairs.source_lengths.tolist(), pairs.target_lengths.tolist())
+        write_yaml(folder / "lengths.yaml", fitted.as_mapping())
+        write_yaml(folder / "config.yaml", as_mapping(config))
+        if pairs.note and shown:
+            print(pairs.note, file=sys.stderr)
+    before = read_json(folder / RUN) or {}
+    run = {
+        "dataset": config.choices.dataset,
+        "model": config.choices.model,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "pairs": len(pairs),
+        "tokenizer": tokenizer.digest,
+        "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    title = f"{config.choices.dataset} {config.choices.model}"
+    return Job(
+        model, batches, settings, config.seed, folder, validation=validation, preview=preview, run=run, title=title,
+        shown=shown,
+    )  # fmt: skip
+
+
+def _longest(config: Config) -> tuple[int, int]:
+    """The longest source and target, in tokens, that data set and model both take; one position of the model's is for
+    a start token."""
+    most = getattr(config.model, "max_length", None)
+    source, target = config.dataset.max_source, config.dataset.max_target
+    return (source, target) if most is None else (min(source, most), min(target, most - 1))
+
+
+def _validation_batches(pairs: Any, size: int = 64) -> list[PairBatch]:
+    """All pairs, those of like length together, each as if drawn for the first time."""
+    import numpy as np
+
+    held = pairs.pairs
+    order = np.lexsort((held.source_lengths, held.target_lengths))
+    parts = [order[first : first + size] for first in range(0, len(order), size)]
+    return [pairs.collate(part, np.zeros(len(part), dtype=np.int64)) for part in parts]
+
+
+def _check_data(folder: Path, tokenizer: str, pairs: int) -> None:
+    """UserError where a training was begun on other data than is there now."""
+    run = read_json(folder / RUN) or {}
+    if run.get("step") and (run.get("tokenizer"), run.get("pairs")) != (tokenizer, pairs):
+        raise UserError(
+            f"{folder} was begun on {run.get('pairs')} pairs and there are {pairs} now, or their tokens differ;"
+            " delete the folder to train on the new data, or give back the old"
+        )
+
+
+def _losses(run: dict[str, Any]) -> str:
+    parts = [("loss", run.get("loss")), ("validation loss", run.get("validation_loss"))]
+    return ", ".join(f"{name} {value:.4f}" for name, value in parts if value is not None)
+
+
+def _first_process() -> bool:
+    """True in the process that speaks, whichever launcher started it."""
+    return os.environ.get("RANK", "0") == "0"

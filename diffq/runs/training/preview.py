@@ -1,0 +1,55 @@
+"""A few samples of a model in the middle of its training, for a person to look at.
+
+Lengths are those of the references. Knows no files; what is shown here is stored nowhere but in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from diffq.data.canvases import Row, build_canvas
+from diffq.data.task import Example
+from diffq.diffusion.contracts import Canvas
+from diffq.models.base import TrainableModel
+from diffq.rng import Rng
+from diffq.samplers.base import Sampler
+
+_ROOM = 8  # columns beyond the longest reference, for a model that ends by itself
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Shows `source → sample (reference)` for each example, always under the same draws."""
+
+    sampler: Sampler
+    tokenizer: Any
+    examples: Sequence[Example]
+
+    @torch.no_grad()
+    def __call__(self, model: TrainableModel) -> list[str]:
+        device = next(model.parameters()).device
+        canvas = self._canvas().map(lambda x: x.to(device))
+        done = self.sampler(model.denoiser(), canvas, Rng(0))
+        texts = [
+            self.tokenizer.decode(tokens[valid].tolist())
+            for tokens, valid in zip(done.tokens_BL.cpu(), done.valid_BL.cpu(), strict=True)
+        ]
+        return [
+            f"{example.source} → {text} ({example.references[0]})"
+            for example, text in zip(self.examples, texts, strict=True)
+        ]
+
+    def _canvas(self) -> Canvas:
+        sources = self.tokenizer.encode_sources([e.source for e in self.examples])
+        targets = self.tokenizer.encode_targets([e.references[0] for e in self.examples])
+        room = 0 if self.sampler.takes_length else _ROOM
+        rows = [
+            Row(source=e.index, sample=0, length=max(len(ids), 1) + room)
+            for e, ids in zip(self.examples, targets, strict=True)
+        ]
+        by_index = {e.index: ids for e, ids in zip(self.examples, sources, strict=True)}
+        return build_canvas(rows, by_index, self.tokenizer.pad, self.tokenizer.mask)
