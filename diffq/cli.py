@@ -101,13 +101,11 @@ def read_request(parser: argparse.ArgumentParser, verb: str, words: Sequence[str
 
 
 def _run_path(word: str, outputs: Path) -> Path | None:
-    path = Path(word).expanduser()
-    if path.exists():
-        return path
-    if "=" in word:
-        return None
-    places = (outputs / word, outputs / "sweeps" / word, outputs / "points" / word)
-    return next((place for place in places if place.exists()), None)
+    path = os.path.expanduser(word)
+    if os.path.exists(path):
+        return Path(path)
+    places = [] if "=" in word else [outputs / word, outputs / "sweeps" / word, outputs / "points" / word]
+    return next((place for place in places if os.path.exists(place)), None)
 
 
 def _print_config(request: Request) -> int:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ast
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffq.cli_parsers import BENCHES, LISTED, TAKES_RUNS, VERBS, flags_of
-from diffq.conf_files import GROUPS, group_files, search_dirs
+from diffq.conf_files import GROUPS, group_files, kind_of, search_dirs
 from diffq.errors import UserError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -52,7 +51,7 @@ def _candidates(before: list[str], current: str) -> Iterator[str]:
         yield from _values(key, value, folders)
         return
     for name in _keys(verb, before, folders):
-        if name.startswith(current):
+        if name.startswith(current) and ("." in current or "." not in name):
             yield f"{name}="
     if verb in TAKES_RUNS:
         yield from _paths(current)
@@ -102,18 +101,13 @@ def _option_fields(section: str, chosen: str | None, classes: dict[str, _Class],
     if chosen is None and section != "sampler":
         return []
     files = group_files(section, folders)
-    kinds = {_kind(files[name]) for name in (chosen.split(",") if chosen else files) if name in files}
+    kinds = {kind_of(files[name]) for name in (chosen.split(",") if chosen else files) if name in files}
     package = _PACKAGES[section]
     found: list[str] = []
     for name, cls in classes.items():
         if cls.kind in kinds and cls.package == package:
             found += fields_of(name, classes)
     return list(dict.fromkeys(found))
-
-
-def _kind(path: Path) -> str:
-    found = re.search(r"^kind:\s*['\"]?([\w.-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else path.stem
 
 
 @dataclass(frozen=True)

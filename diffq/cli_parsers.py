@@ -66,6 +66,7 @@ VERBS: dict[str, Verb] = {
             Flag(
                 "--source", "a source of your own instead of the dataset's; may be given again", "TEXT", repeated=True
             ),
+            Flag("--template", "known words of the answer to --source, one _ for each token to fill in", "TEXT"),
         ),
     ),
     "sweep": Verb(

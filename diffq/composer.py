@@ -79,8 +79,7 @@ class Composer:
             dataset=dataset,
             sampler=sampler,
             metric=tuple(dict.fromkeys(check("metric", n) for n in names)),
-            trainer=named.get("trainer")
-            or check("trainer", self.options.mapping("default_trainers").get(model, "default")),
+            trainer=named.get("trainer") or check("trainer", self._default_trainer(model, dataset)),
             tracker=named["tracker"],
             experiment=values.get("experiment"),
             paper=named.get("paper"),
@@ -105,6 +104,10 @@ class Composer:
         if process not in samplers:
             raise UserError(f"there is no default sampler for {process} models such as '{model}'; give sampler=NAME")
         return samplers[process]
+
+    def _default_trainer(self, model: str, dataset: str) -> str:
+        world = self.options.component("dataset", dataset).embedded
+        return self.options.mapping("default_trainers").get(model, "default") if world else "default"
 
     def _of_dataset(self, option: str, name: str, otherwise: Any) -> Any:
         """What a dataset's YAML says, or else its class."""

@@ -6,6 +6,7 @@ This file does not know what the YAML means.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ def group_files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
                 raise UserError(f"{path} and {found[path.stem]} are both {group}={path.stem}; rename one of them")
             found[path.stem] = path
     return found
+
+
+def kind_of(path: Path) -> str:
+    """The registered name that a file configures, found without parsing it; the file's own name where it says none."""
+    found = re.search(r"^kind:\s*['\"]?([\w.-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else path.stem
 
 
 def check_group_folders(folders: Sequence[Path]) -> None:

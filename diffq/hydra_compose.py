@@ -6,6 +6,7 @@ It does not know what a key means.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,10 +45,9 @@ def parse_argument(text: str, options: Callable[[str], Sequence[str]]) -> Argume
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"'{text}' is neither a file or folder nor an assignment; write key=value, for example seed=1")
-    if key[:1] in "+~":
-        raise UserError(
-            f"'{text}': write {key.lstrip('+~')}=VALUE, since every key is known there is nothing to add or drop"
-        )
+    if key[:1] in ("+", "~"):
+        bare = text.lstrip("+~")
+        raise UserError(f"'{text}': every key is known, so none is added or dropped; write {bare}")
     if not _KEY.match(key):
         raise UserError(f"'{key}' in '{text}' is no key; a key is a name such as seed or trainer.max_steps")
     if (key in PATH_KEYS or key.endswith(PATH_ENDINGS)) and not value.startswith(("'", '"', "glob(", "choice(")):
@@ -103,16 +103,11 @@ def _plain(value: Any) -> Any:
 
 def _split_paths(value: str) -> list[str]:
     """A path may hold commas: it is several only where it does not exist as one and every part looks like a path."""
-    parts = value.split(",")
-    if len(parts) == 1 or Path(value).expanduser().exists():
-        return [_expand(value)]
-    if all("/" in p or Path(p).expanduser().exists() for p in parts):
-        return [_expand(p) for p in parts]
-    return [_expand(value)]
-
-
-def _expand(path: str) -> str:
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    parts = [os.path.expanduser(part) for part in value.split(",")]
+    whole = os.path.expanduser(value)
+    if len(parts) > 1 and not os.path.exists(whole) and all("/" in p or os.path.exists(p) for p in parts):
+        return parts
+    return [whole]
 
 
 def version_base() -> dict[str, str]:
@@ -145,7 +140,7 @@ class Fragments:
         missing = [w for w in dict.fromkeys(wanted) if w not in self._made]
         if not missing:
             return
-        overrides = [f"+{group}@part_{i}={_quoted(name)}" for i, (group, name) in enumerate(missing)]
+        overrides = [f"+{group}@part_{i}={quoted(name)}" for i, (group, name) in enumerate(missing)]
         parts = compose_yaml(self._folders, overrides, f"{', '.join(f'{g}={n}' for g, n in missing)}")
         for i, key in enumerate(missing):
             self._made[key] = {str(k): v for k, v in (parts.get(f"part_{i}") or {}).items()}
@@ -162,8 +157,10 @@ def _copied(value: Any) -> Any:
     return [_copied(v) for v in value] if isinstance(value, list) else value
 
 
-def _quoted(name: str) -> str:
-    return "'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it again: backslashes are doubled, but only those that stand before a quote."""
+    escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", text)
+    return "'" + re.sub(r"\\+$", lambda m: m[0] * 2, escaped) + "'"
 
 
 def compose_yaml(folders: Sequence[Path], overrides: Sequence[str], what: str) -> dict[str, Any]:
@@ -250,8 +247,8 @@ def launcher_config(overrides: Sequence[str], sweep_dir: Path) -> Any:
         "hydra.output_subdir=null",
         "hydra.job.chdir=false",
         "hydra.mode=MULTIRUN",
-        f"hydra.sweep.dir={_quoted(str(sweep_dir))}",
-        f"hydra.run.dir={_quoted(str(sweep_dir))}",
+        f"hydra.sweep.dir={quoted(str(sweep_dir))}",
+        f"hydra.run.dir={quoted(str(sweep_dir))}",
     ]
     with initialize_config_dir(str(builtin_dir()), **version_base()):
         known = GlobalHydra.instance().config_loader().get_group_options("hydra/launcher")

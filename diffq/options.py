@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffq import plugins
-from diffq.conf_files import GROUPS, check_group_folders, group_files, read_mapping, search_dirs
+from diffq.conf_files import GROUPS, check_group_folders, group_files, kind_of, read_mapping, search_dirs
 from diffq.config_checks import check_registered_dials
 from diffq.errors import UserError, did_you_mean, unknown
 from diffq.hydra_compose import Fragments
@@ -32,7 +32,7 @@ class Options:
         self._roots: list[tuple[Path, dict[str, Any]]] | None = None
 
     def names(self, group: str) -> dict[str, Path | None]:
-        """The options of a group and their files, sorted; None for a registered component without a file."""
+        """The options of a group and their files, sorted; None for a registered component that no file configures."""
         if group not in self._names:
             found: dict[str, Path | None] = dict(group_files(group, self.folders))
             stored = plugins.stored_defaults(group)
@@ -42,8 +42,9 @@ class Options:
                         f"the defaults of a plugin and {found[name]} are both {group}={name}; rename one of them"
                     )
             if group in REGISTRIES:
+                configured = {kind_of(path) for path in found.values() if path}
                 for name in REGISTRIES[group].names():
-                    if name not in found:
+                    if name not in found and name not in configured:
                         stored.setdefault(name, {"kind": name})
             for name, node in stored.items():
                 self.fragments.store(group, name, node)
@@ -122,6 +123,9 @@ class Options:
                 raise UserError(f"plugins={source} must be a list of module names, for example plugins=[my_module]")
             named += listed
         modules = tuple(dict.fromkeys(named))
+        if modules:
+            for registry in REGISTRIES.values():
+                registry.names()  # what is built in has its name first
         plugins.load(modules, self._config_dirs)
         if modules != self.plugins:
             self.plugins = modules

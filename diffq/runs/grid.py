@@ -17,7 +17,7 @@ from diffq.composer import Composer
 from diffq.config import Config, identity
 from diffq.config_checks import dials_of
 from diffq.errors import UserError
-from diffq.hydra_compose import is_launcher_key, parse_argument
+from diffq.hydra_compose import is_launcher_key, parse_argument, quoted
 
 # One sweep has one of each of these: they say nothing about a point's samples.
 _NOT_SWEPT = ("outputs", "plugins", "device", "batch_tokens", "experiment", "paper", "trainer", "tracker", "metric")
@@ -143,5 +143,5 @@ def _literal(value: Any) -> str:
         plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value)
         if plain and value.lower() not in ("null", "true", "false", "nan", "inf"):
             return value
-        return "'" + value.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+        return quoted(value)
     return repr(value)

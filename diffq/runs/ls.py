@@ -1,0 +1,223 @@
+"""`diffq ls`: what there is to choose from, and what has been run.
+
+Reads YAML, class definitions and the store; samples nothing and scores nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffq.config import Request, compose
+from diffq.layers import Layers
+from diffq.options import Options
+from diffq.settings import describe_range, type_name
+from diffq.store.files import read_json
+from diffq.store.identity import show_value
+from diffq.store.index import read_record, read_records
+from diffq.store.root import Store
+
+PIPE_WIDTH = 160  # columns where the output is no terminal
+
+
+def run(request: Request) -> int:
+    """Prints the list that was asked for. Returns 0."""
+    subject = request.flags.subject
+    if subject == "runs":
+        rows = list_runs(request)
+    else:
+        options = Options(request.config_dirs)
+        Layers(options, "sample").arguments(request.overrides)  # imports plugins, refuses what is no key
+        rows = (
+            list_experiments(options) if subject == "experiments" else list_members(options, subject.removesuffix("s"))
+        )
+    if request.json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not rows:
+        print(f"no {subject} yet")
+    elif subject in ("runs", "experiments"):
+        _print_table([{k: _cell(v) for k, v in row.items()} for row in rows])
+    else:
+        _print_members(rows)
+    return 0
+
+
+def list_members(options: Options, group: str) -> list[dict[str, Any]]:
+    """Every option of a group: its name, kind, help, what it fits, and its dials with range, default and help."""
+    names = options.names(group)
+    options.fragments.prepare([(group, name) for name in names])
+    return [_member(options, group, name, path) for name, path in names.items()]
+
+
+def _member(options: Options, group: str, name: str, path: Path | None) -> dict[str, Any]:
+    held = options.fragments(group, name)
+    if group == "metric" and "metrics" in held:
+        text = _yaml_help(path) or "A suite of metrics."
+        return {"name": name, "kind": "suite", "help": text} | {k: held.get(k) for k in ("metrics", "x", "y")}
+    cls = options.component(group, name)
+    row: dict[str, Any] = {"name": name, "kind": cls.kind, "help": _yaml_help(path) or first_sentence(cls.__doc__)}
+    if group == "model":
+        row["process"] = cls.process
+    if group == "sampler":
+        row["processes"] = list(cls.processes)
+    if group == "dataset":
+        row |= {"models": held.get("models"), "metric": held.get("metric")}
+    if group == "metric":
+        row |= {"axis": cls.axis, "direction": cls.direction}
+    return row | {"dials": [_dial(cls, field, held) for field in dataclasses.fields(cls)]}
+
+
+def _dial(cls: Any, field: dataclasses.Field, held: Mapping[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    default = None if field.default is dataclasses.MISSING else field.default
+    kind, span = type_name(hints[field.name]), describe_range(field)
+    return {
+        "name": field.name,
+        "default": held.get(field.name, list(default) if isinstance(default, tuple) else default),
+        "allowed": f"{kind}, {span}" if span else kind,
+        "help": field.metadata.get("help", ""),
+    }
+
+
+def first_sentence(text: str | None) -> str:
+    """The first sentence of a docstring, on one line."""
+    paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
+    return re.split(r"(?<=[a-z0-9)%`])\.(?= [A-Z`(]|$)", paragraph)[0].rstrip(":;")
+
+
+def _yaml_help(path: Path | None) -> str:
+    """The comment at the head of a YAML file, which says what this option is."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    head = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        head.append(line.lstrip("# "))
+    return first_sentence(" ".join(head))
+
+
+def list_experiments(options: Options) -> list[dict[str, Any]]:
+    """Every experiment: its help, and how many grids it has."""
+    rows = []
+    for name, path in options.names("experiment").items():
+        held = options.experiment(name)
+        text = held.get("help") or _yaml_help(path)
+        rows.append({"name": name, "help": text, "grids": len(held.get("grids") or [])})
+    return rows
+
+
+def list_runs(request: Request) -> list[dict[str, Any]]:
+    """Trainings and points under outputs/, or below the named folders: status, dials that were changed, metrics."""
+    store = Store(Path(compose(request.overrides, config_dirs=request.config_dirs).outputs))
+    if request.runs:
+        found = sorted({path.parent for run in request.runs for path in run.rglob("run.json")})
+        trainings = [folder for folder in found if _is_training(folder)]
+        points = [read_record(store, folder) for folder in found if folder not in trainings]
+    else:
+        trainings = sorted(path.parent for path in store.train.glob("*/run.json"))
+        points = read_records(store)
+    rows = []
+    for folder in trainings:
+        held = read_json(folder / "run.json") or {}
+        row = {"run": store.relative(folder), "status": held.get("status", ""), "samples": None, "dials": {}}
+        rows.append(row | {"metrics": {k: held[k] for k in ("step", "loss", "valid_loss") if k in held}})
+    for record in points:
+        dials = {name: record.dials.get(name) for name in record.changed}
+        metrics = {str(m["name"]): m["value"] for m in record.metrics.values()}
+        rows.append(
+            {
+                "run": record.folder,
+                "status": record.status,
+                "samples": f"{record.sources}×{record.samples}",
+                "dials": dials,
+                "metrics": metrics,
+            }
+        )
+    return rows
+
+
+def _is_training(folder: Path) -> bool:
+    return "step" in (read_json(folder / "run.json") or {})
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "  ".join(f"{k}={_number(v)}" for k, v in value.items())
+    return "" if value is None else str(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else show_value(value)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "status"))
+    for row in rows:
+        table.add_row(*row.values())
+    _console().print(table)
+
+
+def _print_members(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A heading for each member and a table of its dials; members of one kind after the first show what they change."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    shown: dict[str, str] = {}
+    for row in rows:
+        console.print(Text(row["name"], style="bold"), Text(f"  {_notes(row)}", style="dim"))
+        if row["help"]:
+            console.print(Text(f"  {row['help']}"))
+        first = shown.setdefault(row["kind"], row["name"])
+        dials = row.get("dials") or []
+        if first != row["name"] and dials:
+            other = next(r for r in rows if r["name"] == first)
+            before = {d["name"]: d["default"] for d in other["dials"]}
+            changed = [f"{d['name']}={show_value(d['default'])}" for d in dials if d["default"] != before[d["name"]]]
+            console.print(Text(f"  as {first}" + (f", with {', '.join(changed)}" if changed else "")))
+        elif dials:
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), show_header=False)
+            table.add_column(no_wrap=True, style="cyan")
+            for _ in range(3):
+                table.add_column(overflow="fold")
+            for d in dials:
+                table.add_row(d["name"], show_value(d["default"]), d["allowed"], d["help"])
+            console.print(table)
+        console.print()
+
+
+def _notes(row: Mapping[str, Any]) -> str:
+    return " · ".join(_note_parts(row))
+
+
+def _note_parts(row: Mapping[str, Any]) -> Iterator[str]:
+    if row["kind"] == "suite":
+        yield f"suite of {', '.join(row['metrics'])}"
+        yield f"x={row['x'] or 'none'}, y={row['y'] or 'none'}"
+        return
+    if row["kind"] != row["name"]:
+        yield f"kind {row['kind']}"
+    if "process" in row:
+        yield row["process"]
+    if "processes" in row:
+        yield f"for {', '.join(row['processes'])} models"
+    if row.get("models"):
+        yield "models " + ", ".join(row["models"].values())
+    if row.get("axis"):
+        yield row["axis"] + ("" if row["direction"] == "none" else f", {row['direction']} is better")
