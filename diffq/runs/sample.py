@@ -1,0 +1,136 @@
+"""`diffq sample`: one point, or answers to sources of one's own.
+
+A point goes into the store; answers to one's own sources are printed and kept nowhere. Knows no metric.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffq.config import Config, Request, compose
+from diffq.errors import UserError
+
+_SHOWN = 5
+
+
+def run(request: Request) -> int:
+    """Samples what the command line asks for and shows it. Returns 0."""
+    config = compose(request.overrides, verb="sample", config_dirs=request.config_dirs)
+    sources = list(request.flags.source or [])
+    template = (request.flags.template or [None])[-1]
+    if template is not None and len(sources) != 1:
+        raise UserError("--template holds words of one answer, so it goes with one --source")
+    from diffq.runs.workbench import Workbenches, with_checkpoint
+
+    config = with_checkpoint(config)
+    bench = Workbenches()(config)
+    if sources:
+        rows = _own_sources(config, bench, sources, template, request.flags.watch)
+        _show(rows, request.json)
+        return 0
+    with _watching(request.flags.watch, bench.loaded.tokenizer, [e.source for e in bench.examples]) as on_step:
+        rows, folder = _point(config, bench, on_step, quiet=request.json)
+    _show(rows, request.json, folder)
+    return 0
+
+
+def _point(config: Config, bench: Any, on_step: Any, quiet: bool) -> tuple[list[dict[str, Any]], Path]:
+    """The first rows of the sampled point beside their sources, and its folder."""
+    from diffq.runs.progress import point_progress
+    from diffq.runs.sampling import sample_point
+
+    with point_progress("sampling", quiet or on_step is not None) as on_progress:
+        point = sample_point(config, bench, wait=True, on_progress=on_progress, on_step=on_step)
+    texts = {e.index: e for e in bench.examples}
+    rows = []
+    for row in point.rows(config.num_samples * len(bench.examples)):
+        example = texts[row["source"]]
+        if row["source"] in [e.index for e in bench.examples[:_SHOWN]]:
+            rows.append({"source": example.source, "sample": row["sample"], "text": row["text"]})
+    order = {e.source: i for i, e in enumerate(bench.examples)}
+    return sorted(rows, key=lambda r: (order[r["source"]], r["sample"])), point.folder
+
+
+def _own_sources(
+    config: Config, bench: Any, sources: Sequence[str], template: str | None, watch: bool
+) -> list[dict[str, Any]]:
+    """Samples of the given sources. Their length is the template's, or drawn by the length model; there is no
+    reference that `oracle` could look at, so it stands for `normal` here."""
+    import dataclasses
+
+    from diffq.data.canvases import build_canvas, check_sources, plan_batches
+    from diffq.data.task import Example
+    from diffq.diffusion.contracts import Meter
+    from diffq.rng import Rng
+
+    tokenizer = bench.loaded.tokenizer
+    if config.length == "oracle":
+        config = dataclasses.replace(config, length="normal")
+    examples = [Example(i, text, ()) for i, text in enumerate(sources)]
+    bench = dataclasses.replace(bench, examples=examples)
+    check_sources(bench.sources, bench.denoiser.max_length)
+    keep, length = _template(template, tokenizer) if template is not None else ({}, None)
+    source_lengths = [len(bench.sources[e.index]) for e in examples]
+    lengths = [
+        [length] * len(examples) if length else bench.lengths(config, k, source_lengths)
+        for k in range(config.num_samples)
+    ]
+    rows = []
+    with _watching(watch, tokenizer, sources) as on_step:
+        for batch in plan_batches(lengths, source_lengths, bench.batch_tokens(config)):
+            canvas = build_canvas(
+                batch.rows, bench.sources, tokenizer.pad, tokenizer.mask, {0: keep}, device=bench.device
+            )
+            filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), on_step)
+            ids = [t[v].tolist() for t, v in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
+            for row, text in zip(batch.rows, tokenizer.decode_batch(ids), strict=True):
+                rows.append({"source": sources[row.source], "sample": row.sample, "text": text})
+    return rows
+
+
+def _template(template: str, tokenizer: Any) -> tuple[dict[int, int], int]:
+    """The known tokens of `how _ _ _ cook ?` by position, and the length: every `_` is one free token."""
+    keep: dict[int, int] = {}
+    position = 0
+    for word in template.split():
+        if word == "_":
+            position += 1
+            continue
+        for token in tokenizer.encode_target(word):
+            keep[position] = token
+            position += 1
+    if not position:
+        raise UserError("--template is empty; write known words and one _ for each token to be filled in")
+    return keep, position
+
+
+@contextlib.contextmanager
+def _watching(watch: bool, tokenizer: Any, sources: Sequence[str]) -> Iterator[Any]:
+    if not watch:
+        yield None
+        return
+    from rich.console import Console
+
+    from diffq.runs.watch import Watch
+
+    with Watch(tokenizer, sources, Console(stderr=not sys.stdout.isatty())) as watching:
+        yield watching.on_step
+
+
+def _show(rows: Sequence[dict[str, Any]], as_json: bool, folder: Path | None = None) -> None:
+    if as_json:
+        print(json.dumps({"folder": str(folder) if folder else None, "samples": list(rows)}))
+        return
+    last = None
+    for row in rows:
+        if row["source"] != last:
+            print(row["source"])
+            last = row["source"]
+        print(f"    {row['text']}")
+    if folder is not None:
+        print(f"{folder}/samples.jsonl")

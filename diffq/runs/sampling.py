@@ -1,0 +1,146 @@
+"""Sampling one point: batch after batch into the store, so that a killed run goes on where it was.
+
+Knows no metric and no sweep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffq.config import Config
+from diffq.data.canvases import Batch
+from diffq.diffusion.contracts import Canvas, Meter, OnStep
+from diffq.rng import Rng
+from diffq.runs.workbench import Workbench
+from diffq.settings import as_mapping
+from diffq.store.point import Claim, Point
+from diffq.store.root import Store
+
+_COUNTS = ("seconds", "nfe_calls", "nfe_rows", "positions_projected", "tokens")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a point is: rows on disk out of all, and seconds of sampling so far."""
+
+    rows: int
+    total: int
+    seconds: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def sample_point(
+    config: Config,
+    bench: Workbench,
+    *,
+    wait: bool = False,
+    on_progress: OnProgress | None = None,
+    on_step: OnStep | None = None,
+) -> Point:
+    """The point of a configuration with all its rows on disk; what is there already is not sampled again.
+
+    wait: sleep while another process has the point, instead of raising Busy.
+    """
+    point = Store(Path(config.outputs)).point(bench.identity(config))
+    total = config.num_samples * len(bench.examples)
+    if point.status(total) == "done":
+        return point
+    with point.claim(wait=wait) as claim:
+        if point.status(total) == "done":  # by whoever held it while we waited
+            return point
+        earlier = point.run()
+        batch_tokens = earlier.get("batch_tokens") or bench.batch_tokens(config)
+        batches = bench.plan(config, batch_tokens)
+        done = claim.resume([len(b.rows) for b in batches])
+        claim.write_config(as_mapping(dataclasses.replace(config, batch_tokens=batch_tokens)))
+        spent = {name: earlier.get(name, 0) for name in _COUNTS} if done else dict.fromkeys(_COUNTS, 0)
+        run = _sample_batches(config, bench, claim, batches, done, spent, on_progress, on_step)
+        claim.finish(run | {"batch_tokens": batch_tokens, "rows": total})
+    return point
+
+
+def _sample_batches(
+    config: Config,
+    bench: Workbench,
+    claim: Claim,
+    batches: list[Batch],
+    done: int,
+    spent: dict[str, Any],
+    on_progress: OnProgress | None,
+    on_step: OnStep | None,
+) -> dict[str, Any]:
+    """Samples the batches that are not there yet and returns the counts of the whole point."""
+    total = sum(len(b.rows) for b in batches)
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(bench.device)
+    description = {
+        "samples": config.num_samples,
+        "sources": len(bench.examples),
+        "device": device_name(bench.device),
+        "checkpoint_folder": str(config.checkpoint),
+    }
+    if on_progress is not None and done:
+        on_progress(Progress(batches[done - 1].first + len(batches[done - 1].rows), total, spent["seconds"]))
+    for batch in batches[done:]:
+        meter = Meter(bench.denoiser)
+        began = time.perf_counter()
+        canvas = bench.canvas(batch)
+        filled = config.sampler(meter, canvas, Rng(config.seed), on_step)
+        rows = _rows(batch, bench, filled, meter.row_nfe_B, config.sampler.takes_length)  # waits for the device
+        spent["seconds"] += time.perf_counter() - began
+        spent["nfe_calls"] += meter.nfe_calls
+        spent["nfe_rows"] += meter.nfe_rows
+        spent["positions_projected"] += meter.positions_projected
+        spent["tokens"] += sum(len(row["ids"]) for row in rows)
+        claim.append(rows)
+        claim.record(spent | description | {"peak_memory_bytes": peak_memory(bench.device)})
+        if on_progress is not None:
+            on_progress(Progress(batch.first + len(rows), total, spent["seconds"]))
+    return spent | description | {"peak_memory_bytes": peak_memory(bench.device)}
+
+
+def _rows(
+    batch: Batch, bench: Workbench, filled: Canvas, nfe_B: torch.Tensor, takes_length: bool
+) -> list[dict[str, Any]]:
+    """The rows of samples.jsonl. `ended` is False where a model that ends by itself ran out of canvas."""
+    tokenizer = bench.loaded.tokenizer
+    ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
+    texts = tokenizer.decode_batch(ids)
+    nfe = nfe_B.tolist()
+    return [
+        {
+            "row": batch.first + i,
+            "source": row.source,
+            "sample": row.sample,
+            "prompt_ids": bench.sources[row.source],
+            "ids": ids[i],
+            "text": texts[i],
+            "ended": takes_length or len(ids[i]) < row.length,
+            "nfe": nfe[i],
+        }
+        for i, row in enumerate(batch.rows)
+    ]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a GPU, the largest resident size of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """What a table calls the device: the GPU's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

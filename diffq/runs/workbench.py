@@ -1,0 +1,178 @@
+"""What must be at hand before a point can be sampled: the checkpoint, the corpus, and texts as token ids.
+
+A workbench is made once for each checkpoint, dataset and device, and serves every point of a sweep in its process.
+Knows no sampler.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffq.config import Config
+from diffq.data.canvases import BATCH_TOKENS, Batch, build_canvas, check_sources, plan_batches
+from diffq.data.lengths import LengthFit, LengthModel
+from diffq.data.task import Corpus, Example
+from diffq.diffusion.contracts import Canvas, row_id
+from diffq.errors import UserError
+from diffq.models.checkpoints import Loaded, load
+from diffq.rng import Rng
+from diffq.settings import as_mapping, key_fields
+from diffq.store.identity import Identity, digest_sources
+from diffq.store.root import Store, newest_training
+
+_GPU_BATCH_TOKENS = 65536
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One loaded checkpoint beside one split of one dataset."""
+
+    checkpoint: Path
+    loaded: Loaded
+    denoiser: Any
+    corpus: Corpus
+    examples: Sequence[Example]
+    device: torch.device
+
+    @cached_property
+    def sources(self) -> Mapping[int, list[int]]:
+        """The ids of each source, by its index in the split. UserError for one that is empty or too long."""
+        ids = self.loaded.tokenizer.encode_sources([e.source for e in self.examples])
+        sources = {e.index: i for e, i in zip(self.examples, ids, strict=True)}
+        check_sources(sources, self.denoiser.max_length)
+        return sources
+
+    @cached_property
+    def target_lengths(self) -> list[int]:
+        """Tokens of each source's first reference: what the oracle length model gives."""
+        ids = self.loaded.tokenizer.encode_targets([e.references[0] if e.references else "" for e in self.examples])
+        return [len(i) for i in ids]
+
+    def identity(self, config: Config) -> Identity:
+        """What determines the samples of a point on this workbench."""
+        return Identity(
+            dataset=config.choices.dataset,
+            dataset_key=key_fields(config.dataset),
+            sources=digest_sources((e.index, e.source, e.references) for e in self.examples),
+            process=self.denoiser.process,
+            model=config.choices.model,
+            checkpoint=self.loaded.digest,
+            sampler=config.sampler,
+            seed=config.seed,
+            dtype=config.dtype,
+            length=config.length if config.sampler.takes_length else "free",
+        )
+
+    def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
+        """The batches of a point: a function of the point alone."""
+        source_lengths = [len(self.sources[e.index]) for e in self.examples]
+        lengths = [self.lengths(config, sample, source_lengths) for sample in range(config.num_samples)]
+        return plan_batches(lengths, source_lengths, batch_tokens, [e.index for e in self.examples])
+
+    def lengths(self, config: Config, sample: int, source_lengths: Sequence[int]) -> list[int]:
+        """The target length of one sample of each source, in tokens; the longest there is where the model itself
+        decides when it ends."""
+        longest = min(self.denoiser.max_length, config.dataset.max_target)
+        if not config.sampler.takes_length:
+            return [min(longest, self.denoiser.max_length - 1)] * len(source_lengths)
+        return LengthModel.parse(config.length).draw(
+            Rng(config.seed),
+            [row_id(e.index, sample) for e in self.examples],
+            [n - 2 for n in source_lengths],
+            self.target_lengths,
+            longest,
+            LengthFit.from_mapping(self.loaded.lengths) if self.loaded.lengths else None,
+        )
+
+    def canvas(self, batch: Batch) -> Canvas:
+        tokenizer = self.loaded.tokenizer
+        return build_canvas(batch.rows, self.sources, tokenizer.pad, tokenizer.mask, device=self.device)
+
+    def batch_tokens(self, config: Config) -> int:
+        """The token budget of a batch where none is given: what suits the device."""
+        return config.batch_tokens or (_GPU_BATCH_TOKENS if self.device.type == "cuda" else BATCH_TOKENS)
+
+
+class Workbenches:
+    """The workbenches of this process, each made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Workbench] = {}
+        self._loaded: dict[str, Loaded] = {}
+
+    def __call__(self, config: Config) -> Workbench:
+        """The workbench of a point; `config.checkpoint` must be given (see `with_checkpoint`)."""
+        assert config.checkpoint is not None
+        device = pick_device(config.device)
+        model = json.dumps([str(config.checkpoint), str(device), config.dtype])
+        key = json.dumps([model, as_mapping(config.dataset), config.split, config.num_sources])
+        if key not in self._made:
+            if model not in self._loaded:
+                self._loaded[model] = load(config.checkpoint, device, getattr(torch, config.dtype))
+            loaded = self._loaded[model]
+            self._made[key] = _workbench(config, loaded, device)
+        return self._made[key]
+
+
+def _workbench(config: Config, loaded: Loaded, device: torch.device) -> Workbench:
+    corpus = config.dataset.open()
+    examples = corpus.split(config.split)[: config.num_sources]
+    if not examples:
+        raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
+    assert config.checkpoint is not None
+    denoiser = loaded.model.denoiser()
+    if denoiser.process not in config.sampler.processes:
+        raise UserError(
+            f"checkpoint={config.checkpoint} holds a {denoiser.process} model, which sampler"
+            f" {config.choices.sampler or config.sampler.kind} cannot serve"
+        )
+    return Workbench(Path(config.checkpoint), loaded, denoiser, corpus, examples, device)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `device=`: auto takes a GPU where there is one. UserError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device={name}: there is no GPU here that torch can use; device=cpu or device=auto work")
+    return torch.device(name)
+
+
+def with_checkpoint(config: Config) -> Config:
+    """The configuration with the checkpoint that it is to be sampled from.
+
+    Where none is named: the newest finished training of the same model and dataset; on an embedded world one is
+    trained if there is none. UserError with the line to run where there is nothing to sample from.
+    """
+    if config.checkpoint is not None:
+        return config
+    store = Store(Path(config.outputs))
+    dataset, model = config.choices.dataset, config.choices.model
+    found = newest_training(store, dataset, model)
+    if found is None and config.dataset.embedded:
+        from diffq.runs.train import train
+
+        print(f"no trained {model} of {dataset} yet: training one first, about a minute", file=sys.stderr)
+        found = train(training_of(config))
+    if found is None:
+        words = f"diffq train model={model} dataset={dataset}"
+        raise UserError(f"there is no finished training of {model} on {dataset}; run: {words}{_elsewhere(config)}")
+    return dataclasses.replace(config, checkpoint=str(found))
+
+
+def _elsewhere(config: Config) -> str:
+    return "" if config.outputs == "outputs" else f" outputs={config.outputs}"
+
+
+def training_of(config: Config) -> Config:
+    """The configuration of the training that a point without a checkpoint needs: seed 0, whatever the point's."""
+    return dataclasses.replace(config, seed=0)
