@@ -69,7 +69,8 @@ def build_frontier(points: Sequence[ReportPoint], nulls: Sequence[ReportPoint], 
     known = {name for point in points for name in point.figures}
     for name in (x, y):
         if name not in known:
-            raise unknown("scored metric", name, known)
+            error = unknown("scored metric", name, known)
+            raise UserError(f"{error}; more are computed with diffq score RUN metric=…")
     notes: list[str] = []
     scored = [point for point in points if x in point.figures and y in point.figures]
     if len(scored) < len(points):
@@ -153,9 +154,10 @@ def scaling(frontier: Frontier) -> Scaling:
     worst, best, bounded = [], [], []
     for column, (name, sign) in enumerate(zip((frontier.x, frontier.y), frontier.signs, strict=True)):
         low, high = 0.0, 100.0
-        inside = not name.startswith(UNBOUNDED) and values[:, column].min() >= low and values[:, column].max() <= high
+        here = values[:, column]
+        inside = not name.startswith(UNBOUNDED) and here.min() >= low - 1e-6 and here.max() <= high + 1e-6
         if not inside:
-            low, high = float(values[:, column].min()), float(values[:, column].max())
+            low, high = float(here.min()), float(here.max())
         worst.append(low if sign > 0 else high)
         best.append(high if sign > 0 else low)
         bounded.append(bool(inside))
@@ -223,26 +225,37 @@ def at_equal_diversity(
     two lines reach, where None. against: `reference_line`, where None.
     """
     compared = against or reference_line(frontier)
-    chosen = levels if levels is not None else _levels(frontier)
+    chosen: list[tuple[float, np.ndarray | None]]
+    chosen = [(level, None) for level in (levels if levels is not None else _levels(frontier))]
+    if levels is None and len(compared.points) == 1:  # a single point is met at its own diversity alone
+        drawn = compared.points[0].figures[frontier.x].draws
+        own_level = float(frontier.values(compared.points)[0, 0])
+        chosen = [entry for entry in chosen if entry[0] != own_level] + [(own_level, drawn)]
     rows = []
-    for level in chosen:
-        other = line_at(frontier, compared, level)
+    for level, draws in sorted(chosen, key=lambda entry: entry[0]):
+        other = line_at(frontier, compared, level, draws)
         for line in frontier.lines:
-            rows.append(_compare(frontier, line, level, line_at(frontier, line, level), other, line is compared))
+            own = line_at(frontier, line, level, draws)
+            rows.append(_compare(frontier, line, level, own, other, line is compared))
     return rows
 
 
-def line_at(frontier: Frontier, line: Line, level: float) -> tuple[float, np.ndarray | None]:
-    """The line's quality at a level, and its resampled values."""
+def line_at(
+    frontier: Frontier, line: Line, level: float, level_B: np.ndarray | None = None
+) -> tuple[float, np.ndarray | None]:
+    """The line's quality at a level of diversity (NaN where it does not reach it), and its resampled values.
+
+    level_B: the level in each resample, where it is itself measured.
+    """
     sign = int(frontier.signs[1])
     best, resampled = [], []
     for strand in line.strands:
         values = frontier.values(strand.points)
-        best.append(interpolate(values[:, :1], sign * values[:, 1:], level)[0])
+        best.append(float(interpolate(values[:, :1], sign * values[:, 1:], level)[0]))
         drawn = [d for d in map(frontier.draws, strand.points) if d is not None]
         if len(drawn) == len(strand.points):
             stacked = np.stack(drawn)
-            resampled.append(interpolate(stacked[:, 0], sign * stacked[:, 1], level))
+            resampled.append(interpolate(stacked[:, 0], sign * stacked[:, 1], level if level_B is None else level_B))
     value = max((b for b in best if not math.isnan(b)), default=math.nan)
     if len(resampled) < len(line.strands):
         return sign * value, None

@@ -47,7 +47,7 @@ class Placer:
         best: tuple[float, Placed] | None = None
         for ring, reach in enumerate(self.reach):
             for turn, angle in enumerate(_ANGLES):
-                placed = self._candidate(x, y, width, height, radius + self.gap + reach, angle, ring > 0)
+                placed = self._candidate(x, y, width, height, radius + self.gap + reach, angle, ring > 1)
                 if placed is None:
                     continue
                 crossed = sum(crosses(line, placed.box) for line in self.lines)

@@ -92,22 +92,29 @@ def compare_with_paper(frontier: Frontier, spec: Mapping[str, Any]) -> PaperTabl
     )
     claims = []
     for claim in spec["claims"]:
-        gaps = _TESTS[claim["test"]](frontier, groups, claim, deltas)
-        claims.append(Claim(claim["name"], claim["text"], _together(gap for _, gap in gaps), tuple(map(_said, gaps))))
+        parts = _TESTS[claim["test"]](frontier, groups, claim, deltas)
+        evidence = tuple(part.said() for part in parts)
+        claims.append(Claim(claim["name"], claim["text"], _together(parts), evidence))
     return PaperTable(spec["title"], str(spec["paper"]), deltas, tuple(claims), tuple(spec.get("footnotes", ())))
 
 
-Evidence = list[tuple[str, Gap | None]]
+@dataclass(frozen=True)
+class Part:
+    """One difference that a claim rests on; `counts` is False where it cannot be compared with the paper at all."""
+
+    what: str
+    gap: Gap | None
+    counts: bool = True
+
+    def said(self) -> str:
+        if self.gap is None:
+            return f"{self.what}: not measured" if self.counts else self.what
+        return f"{self.what}: {show_interval(self.gap.value, self.gap.low, self.gap.high, signed=True)}"
 
 
-def _said(entry: tuple[str, Gap | None]) -> str:
-    what, gap = entry
-    return what if gap is None else f"{what}: {show_interval(gap.value, gap.low, gap.high, signed=True)}"
-
-
-def _together(gaps: Iterable[Gap | None]) -> Verdict:
+def _together(parts: Iterable[Part]) -> Verdict:
     """Held where every part held, not where any part did not, else undecided. A part without data is undecided."""
-    verdicts = [gap.verdict if gap else "undecided" for gap in gaps]
+    verdicts = [part.gap.verdict if part.gap else "undecided" for part in parts if part.counts]
     if "did not hold" in verdicts:
         return "did not hold"
     return "held" if verdicts and all(v == "held" for v in verdicts) else "undecided"
@@ -174,43 +181,44 @@ def _strands(points: Sequence[ReportPoint], dial: str) -> list[list[ReportPoint]
     return [sorted(strand, key=lambda p: p.dials[dial]) for strand in held.values() if len(strand) > 1]
 
 
-def _mean_gap(pairs: Sequence[tuple[ReportPoint, ReportPoint]], metric: str, sign: int) -> Gap | None:
-    """The mean over pairs of (first − second) times `sign`, resampled together; None where nothing was scored."""
+def _mean_gap(pairs: Sequence[tuple[ReportPoint, ReportPoint]], metric: str) -> Gap | None:
+    """The mean over pairs of first − second, resampled together; None where nothing was scored."""
     scored = [(a.figures[metric], b.figures[metric]) for a, b in pairs if metric in a.figures and metric in b.figures]
     if not scored:
         return None
-    value = sign * float(np.mean([a.value - b.value for a, b in scored]))
+    value = float(np.mean([a.value - b.value for a, b in scored]))
     drawn = [a.draws - b.draws for a, b in scored if a.draws is not None and b.draws is not None]
-    return Gap.of(value, sign * np.mean(drawn, axis=0) if len(drawn) == len(scored) else None)
+    return Gap.of(value, np.mean(drawn, axis=0) if len(drawn) == len(scored) else None)
 
 
-def _rises(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> Evidence:
+def _rises(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> list[Part]:
     """Along the dial from 1 on: the best quality beyond the first point over the first, the diversity figure's rise."""
-    found: Evidence = []
+    found: list[Part] = []
     strands = [[p for p in s if p.dials[claim["dial"]] >= 1] for s in _strands(groups[claim["group"]], claim["dial"])]
     strands = [s for s in strands if len(s) > 1]
     for metric in claim["quality"]:
         scored = [s for s in strands if all(metric in p.figures for p in s)]
         if scored:
             pairs = [(max(s[1:], key=lambda p: p.figures[metric].value), s[0]) for s in scored]
-            found.append((f"{metric}, best scale over the smallest", _mean_gap(pairs, metric, 1)))
+            found.append(Part(f"{metric}, best {claim['dial']} over the smallest", _mean_gap(pairs, metric)))
     ends = [(s[-1], s[0]) for s in strands]
-    found.append((f"{frontier.x}, largest scale over the smallest", _mean_gap(ends, frontier.x, 1)))
+    found.append(Part(f"{frontier.x}, largest {claim['dial']} over the smallest", _mean_gap(ends, frontier.x)))
     return found
 
 
-def _falls(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> Evidence:
+def _falls(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> list[Part]:
     """The fall of each figure from the lowest to the highest value of the dial, mean over strands."""
     ends = [(s[0], s[-1]) for s in _strands(groups[claim["group"]], claim["dial"])]
     names = [frontier.x, *claim["quality"]]
-    return [(f"{name}, fall from lowest to highest {claim['dial']}", _mean_gap(ends, name, 1)) for name in names]
+    return [Part(f"{name}, fall from lowest to highest {claim['dial']}", _mean_gap(ends, name)) for name in names]
 
 
-def _order(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> Evidence:
+def _order(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> list[Part]:
     """Quality of one group minus that of the next at equal diversity, mean over levels that both reach."""
-    found: Evidence = []
+    found: list[Part] = []
     for better, worse in zip(claim["groups"][:-1], claim["groups"][1:], strict=True):
-        found.append((f"{better} − {worse} at equal {frontier.x}", _at_equal(frontier, groups[better], groups[worse])))
+        gap = _at_equal(frontier, groups[better], groups[worse])
+        found.append(Part(f"{better} − {worse} at equal {frontier.x}", gap))
     return found
 
 
@@ -237,17 +245,17 @@ def _at_equal(frontier: Frontier, a: Sequence[ReportPoint], b: Sequence[ReportPo
         return Gap.of(float(np.mean(values)), np.mean(draws, axis=0) if len(draws) == len(values) else None)
 
 
-def _beats(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], deltas: Any) -> Evidence:
-    """The better of the contenders' differences in each metric; those that cannot be compared are undecided."""
-    found: Evidence = []
+def _beats(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], deltas: Any) -> list[Part]:
+    """The better of the contenders' differences in each metric; a metric that cannot be compared does not count."""
+    found: list[Part] = []
     for metric in dict.fromkeys(delta.metric for delta in deltas):
         gaps = [(delta, delta.gap) for delta in deltas if delta.metric == metric]
         known = [(delta, gap) for delta, gap in gaps if gap is not None]
         if known:
             delta, gap = max(known, key=lambda entry: entry[1].value)
-            found.append((f"{metric}, {delta.point} over {delta.baseline}", gap))
+            found.append(Part(f"{metric}, {delta.point} over {delta.baseline}", gap))
         else:
-            found.append((f"{metric}: {gaps[0][0].cell}", None))
+            found.append(Part(f"{metric}: {gaps[0][0].cell}", None, counts="needs" not in gaps[0][0].cell))
     return found
 
 

@@ -38,9 +38,9 @@ def hypervolume(points_P2: np.ndarray, reference_2: np.ndarray) -> float:
     return float(area)
 
 
-def interpolate(x_PB: np.ndarray, y_PB: np.ndarray, at: float) -> np.ndarray:
+def interpolate(x_PB: np.ndarray, y_PB: np.ndarray, at: float | np.ndarray) -> np.ndarray:
     """The highest y at which the polyline through the P points, in their order, meets x = `at`, in each of B
-    resamples; NaN where it does not reach it. Nothing is extrapolated."""
+    resamples; NaN where it does not reach it. Nothing is extrapolated. `at` is one number, or one a resample."""
     x_PB, y_PB = (np.asarray(values, dtype=float) for values in (x_PB, y_PB))
     if len(x_PB) == 1:
         return np.where(x_PB[0] == at, y_PB[0], np.nan)

@@ -13,7 +13,7 @@ from diffq.report.points import ReportPoint, long_dials, varying_dials
 from diffq.store.identity import show_value
 
 Rows = Sequence[Mapping[str, Any]]
-FIXED = ("kind", "sampler", "model", "length", "seed", "s", "n", "on_front")
+_PIPE_WIDTH = 1000  # nothing is folded where the output is no terminal
 
 
 def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
@@ -61,31 +61,38 @@ def _cell(value: Any) -> Any:
     return value if isinstance(value, int) and not isinstance(value, bool) else show_value(value)
 
 
-def table(frontier: Frontier, metrics: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+def table(frontier: Frontier, metrics: Sequence[str] = (), brief: bool = False) -> tuple[list[str], list[list[str]]]:
     """Headings and cells for a person: a star for the front, sampler, dials that vary, length model, s, n, y and x with
-    their intervals, the named metrics, network rows an answer, seconds."""
+    their intervals, the named metrics, network rows an answer, seconds.
+
+    brief: without null lines, and intervals for x and y alone, so that a terminal is wide enough.
+    """
     names = [frontier.y, frontier.x, *(m for m in metrics if m not in (frontier.x, frontier.y))]
     heads = ["", "sampler", "dials", "length", "s", "n", *names, "NFE", "seconds"]
     varying = {line.label: varying_dials(line.points) for line in frontier.lines}
     several = len({(p.seed) for p in frontier.points}) > 1
     cells = []
     for line in frontier.lines:
+        if brief and line.kind == "null":
+            continue
         for point in line.points:
-            dials = long_dials(point, varying[line.label] or tuple(point.changed))
+            dials = long_dials(point, varying[line.label] or point.changed or ("scale", "temperature", "steps"))
             dials += f"{', ' if dials else ''}seed {point.seed}" if several else ""
             cells.append(
                 ["*" if point.key in frontier.front else "", line.label, dials, point.length or "–"]
                 + [str(point.samples), str(point.sources)]
-                + [show_figure(point, name) for name in names]
+                + [show_figure(point, name, brief and name not in (frontier.x, frontier.y)) for name in names]
                 + [_nfe(point), _number(point.costs.get("seconds"))]
             )
     return heads, cells
 
 
-def show_figure(point: ReportPoint, name: str) -> str:
-    """`21.4 [20.6, 22.3]`, or a dash."""
+def show_figure(point: ReportPoint, name: str, bare: bool = False) -> str:
+    """`21.4 [20.6, 22.3]`, without the interval where `bare`, or a dash."""
     figure = point.figures.get(name)
-    return "–" if figure is None else show_interval(figure.value, figure.low, figure.high)
+    if figure is None or bare:
+        return show_interval(figure.value if figure else None)
+    return show_interval(figure.value, figure.low, figure.high)
 
 
 def show_interval(
@@ -125,7 +132,7 @@ def level_table(frontier: Frontier, rows: Sequence[AtLevel], against: str) -> tu
     levels = list(dict.fromkeys(row.level for row in rows))
     labels = list(dict.fromkeys(row.label for row in rows))
     held = {(row.label, row.level): row for row in rows}
-    heads = [f"{frontier.y} at {frontier.x} =", *(f"{level:g}" for level in levels)]
+    heads = [f"{frontier.y} at {frontier.x} =", *(f"{level:.4g}" for level in levels)]
     cells = []
     for label in labels:
         line = [label]
@@ -140,12 +147,13 @@ def level_table(frontier: Frontier, rows: Sequence[AtLevel], against: str) -> tu
     return heads, cells
 
 
-def to_rich(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Any:
+def to_rich(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Any:
     """A rich table. Columns of numbers are right-aligned."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title or None, title_justify="left", header_style="bold")
+    made = Table(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
     for column, head in enumerate(heads):
         numeric = bool(cells) and all(_is_number(row[column]) for row in cells)
         made.add_column(head, justify="right" if numeric else "left", overflow="fold")
@@ -159,12 +167,14 @@ def print_table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]
     try:
         from rich.console import Console
     except ImportError:
-        print(f"{title}\n{to_markdown(heads, cells)}")
+        print(f"{title}\n\n{to_markdown(heads, cells)}" if title else to_markdown(heads, cells))
         return
     console = Console()
     if not console.is_terminal:
-        console = Console(width=220)
-    console.print(to_rich(title, heads, cells))
+        console = Console(width=_PIPE_WIDTH)
+    if title:
+        console.print(title, style="bold", highlight=False, markup=False, soft_wrap=True)
+    console.print(to_rich(heads, cells), soft_wrap=not console.is_terminal)
 
 
 def _is_number(text: str) -> bool:

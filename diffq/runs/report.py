@@ -228,7 +228,7 @@ def print_report(report: Report) -> None:
     frontier = report.frontier
     print_table(
         f"{len(frontier.points)} points, * = on the Pareto front ({frontier.y} against {frontier.x})",
-        *table(frontier, report.metrics),
+        *table(frontier, report.metrics, brief=True),
     )
     print_table(report.box.describe(frontier.x, frontier.y), *volume_table(report.volumes))
     if report.levels:

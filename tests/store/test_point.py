@@ -34,23 +34,25 @@ def write(point: Point, plan: list[int] = PLAN, texts: list[str] | None = None) 
         return len(plan) - done
 
 
-def test_cut_at_every_byte_and_taken_up_again(tmp_path):
+def test_cut_at_every_byte_and_taken_up_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and nothing crashes here
+    plan = [2, 1, 2]
     whole = Point(tmp_path / "whole")
-    assert write(whole) == len(PLAN)
+    assert write(whole, plan) == len(plan)
     data = whole.samples_file.read_bytes()
     lines = data.splitlines(keepends=True)
-    starts = [sum(PLAN[:batch]) for batch in range(len(PLAN) + 1)]
+    starts = [sum(plan[:batch]) for batch in range(len(plan) + 1)]
     boundaries = [sum(map(len, lines[:start])) for start in starts]
     point = Point(tmp_path / "cut")
     point.folder.mkdir()
     for offset in range(len(data) + 1):
         point.samples_file.write_bytes(data[:offset])
         with point.claim() as claim:
-            done = claim.resume(PLAN)
+            done = claim.resume(plan)
             assert done == sum(boundary <= offset for boundary in boundaries[1:])
             assert point.samples_file.read_bytes() == data[: boundaries[done]]
         point.samples_file.write_bytes(data[:offset])
-        assert write(point) == len(PLAN) - done
+        assert write(point, plan) == len(plan) - done
         assert point.samples_file.read_bytes() == data
 
 
@@ -138,6 +140,18 @@ def try_claim(folder, answers) -> None:
             answers.put("had it")
     except Busy:
         answers.put("busy")
+
+
+def test_a_batch_is_one_write_and_one_sync(tmp_path, monkeypatch):
+    done = []
+    with Point(tmp_path / "p").claim() as claim:
+        claim.resume([3])
+        claim.append([row(0)])
+        write_, sync = os.write, os.fsync
+        monkeypatch.setattr(os, "write", lambda *a: done.append("write") or write_(*a))
+        monkeypatch.setattr(os, "fsync", lambda *a: done.append("sync") or sync(*a))
+        claim.append([row(1), row(2)])
+    assert done == ["write", "sync"]
 
 
 def test_two_processes_cannot_have_one_point(tmp_path):

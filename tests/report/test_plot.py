@@ -1,0 +1,106 @@
+"""No label covers another, a point or a bar; the same points give the same bytes."""
+
+from __future__ import annotations
+
+import re
+
+import matplotlib
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import frontier_points, point
+
+from diffq.report.frontier import build_frontier
+from diffq.report.labels import Placer, crosses, inside, meet, overlap
+from diffq.report.plot import _STYLE, COLOURS, MARKERS, darker, draw, save_plot
+
+spots = st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300), st.floats(5, 80)), max_size=25)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spots)
+def test_placed_labels_touch_nothing(wanted):
+    area = (0.0, 0.0, 400.0, 300.0)
+    points = [(x - 4, y - 4, x + 4, y + 4) for x, y, _ in wanted]
+    placer = Placer(area=area, blocked=list(points))
+    placed = [placer.place(x, y, width, 10, 4) for x, y, width in wanted]
+    boxes = [p.box for p in placed if p]
+    for n, box in enumerate(boxes):
+        assert inside(box, area)
+        assert not any(overlap(box, other) for other in points)
+        assert not any(overlap(box, other) for other in boxes[:n])
+    leaders = [p.leader for p in placed if p and p.leader]
+    for n, leader in enumerate(leaders):
+        assert not any(meet(leader, other) for other in leaders[:n])
+        own = next(p.box for p in placed if p and p.leader == leader)
+        assert not any(crosses(leader, box) for box in boxes if box != own)
+
+
+def test_a_lone_label_stands_beside_its_point_and_a_full_picture_has_none():
+    placer = Placer(area=(0, 0, 100, 100))
+    placed = placer.place(50, 50, 20, 10, 4)
+    assert placed is not None
+    assert placed.leader is None
+    assert Placer(area=(0, 0, 100, 100), blocked=[(0, 0, 100, 100)]).place(50, 50, 20, 10, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("segment", "answer"),
+    [((0, 0, 10, 10), True), ((0, 0, 3, 3), False), ((0, 5, 10, 5), True), ((5, 0, 5, 3), False), ((4, 9, 9, 4), True)],
+)
+def test_segments_and_boxes(segment, answer):
+    assert crosses(segment, (4, 4, 7, 7)) is answer
+
+
+@pytest.fixture(scope="module")
+def frontier():
+    points, nulls = frontier_points()
+    return build_frontier(points, nulls, "self_bleu", "bleu")
+
+
+def test_no_label_of_a_crowded_picture_covers_anything(frontier):
+    with matplotlib.rc_context(_STYLE):
+        drawn = draw(frontier)
+        renderer = drawn.figure.canvas.get_renderer()
+        written = [t for t in drawn.figure.axes[0].texts if t.get_text() and t.get_text() != "better"]
+        seen = [t.get_window_extent(renderer) for t in written]
+    boxes = [placed.box for placed in drawn.labels.values()]
+    assert len(boxes) >= len(frontier.front)
+    assert {p.key for p in frontier.points} == set(drawn.labels) | set(drawn.omitted)
+    for n, box in enumerate(boxes):
+        assert not any(overlap(box, other) for other in (*boxes[:n], *drawn.blocked))
+    for n, one in enumerate(seen):  # as the letters come out, not as they were planned
+        assert not any(one.overlaps(other) for other in seen[:n])
+
+
+def test_the_same_points_give_the_same_bytes(frontier, tmp_path):
+    first = [path.read_bytes() for path in save_plot(frontier, tmp_path / "a")]
+    second = [path.read_bytes() for path in save_plot(frontier, tmp_path / "b")]
+    assert first == second
+    png, svg = first
+    assert png.startswith(b"\x89PNG")
+    text = svg.decode()
+    for word in ("clamp_before_cfg", "Pareto front", "corrupt (null line)", "300 sources × 3 samples", "length: oracle",
+                 "self-BLEU", "axis reversed", "better"):  # fmt: skip
+        assert word in text
+    assert not re.search(r"<dc:date>|20\d\d-\d\d-\d\d", text)
+
+
+def test_colours_and_markers_differ_and_labels_are_dark():
+    assert len(set(COLOURS)) == len(set(MARKERS)) == 8
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    assert min(1.05 / (luminance(darker(c)) + 0.05) for c in COLOURS) > 4.0
+
+
+def test_one_point_without_intervals_can_be_drawn(tmp_path):
+    from dataclasses import replace
+
+    lone = point("cfg", 20, 30, scale=1.0)
+    lone = replace(lone, figures={k: replace(f, low=None, high=None, draws=None) for k, f in lone.figures.items()})
+    png, _ = save_plot(build_frontier([lone], [], "self_bleu", "bleu"), tmp_path / "one")
+    assert png.stat().st_size > 1000

@@ -1,0 +1,118 @@
+"""Saved samples are scored without a network, in the spelling of the model's tokenizer, and never twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from made_up_store import SAMPLES, SOURCES, make_store
+
+from diffq.config import Request
+from diffq.errors import UserError
+from diffq.metrics.evaluate import evaluate
+from diffq.runs import score
+from diffq.runs.judging import Judges
+from diffq.runs.selection import select
+from diffq.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return make_store(tmp_path)[0]
+
+
+def request(store: Store, *words: str, runs=(), json: bool = True) -> Request:
+    return Request(verb="score", overrides=(f"outputs={store.outputs}", *words), runs=tuple(runs), json=json)
+
+
+def test_a_sweep_is_scored_with_its_suite(store, capsys):
+    assert score.run(request(store)) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 6
+    for row in rows:
+        held = json.loads((store.outputs / row["folder"] / "metrics.json").read_text())
+        assert held == row["metrics"]
+        assert {"validity", "self_bleu", "total_variation"} <= {m["name"] for m in held.values()}
+        assert all(m["n"] == SOURCES for m in held.values())
+        assert all(f"|s:{SAMPLES}|" in signature for signature in held)
+    assert (store.outputs / rows[0]["folder"] / "per_source.npz").exists()
+
+
+def test_scores_merge_and_are_not_computed_twice(store, monkeypatch):
+    selection = select(store, [])
+    judges = Judges(store)
+    config = score.config_for(request(store, "metric=bleu,self_bleu"), selection, judges)
+    first = score.score_points(selection, config.metric.metrics, judges)
+    assert [s.new for s in first] == [2] * 6
+    calls = []
+    monkeypatch.setattr(score, "evaluate", lambda metrics, answers: calls.append(metrics) or evaluate(metrics, answers))
+    more = score.config_for(request(store, "metric=bleu,distinct_2"), selection, judges)
+    again = score.score_points(selection, more.metric.metrics, judges)
+    assert [s.new for s in again] == [1] * 6
+    assert all(len(metrics) == 1 for metrics in calls)
+    held = again[0].point.metrics()
+    assert {m["name"] for m in held.values()} == {"bleu", "self_bleu", "distinct_2"}
+    assert set(again[0].point.per_source()) == set(held)
+    assert held | first[0].scores == held
+
+
+def test_predictions_and_references_are_spelled_alike(store):
+    """A point whose samples are its references decodes to BLEU 100 and validity 100."""
+    selection = select(store, [])
+    judges = Judges(store)
+    point = selection.points[0]
+    answers = judges.answers(point)
+    rows = [json.loads(line) for line in point.samples_file.read_text().splitlines()]
+    for row in rows:
+        row["text"] = answers.references[sorted({r["source"] for r in rows}).index(row["source"])][0]
+    point.samples_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = score.config_for(request(store, "metric=bleu,validity"), selection, judges)
+    values = {m["name"]: m["value"] for m in score._score(point, config.metric.metrics, judges, 0).scores.values()}
+    assert values == {"bleu": pytest.approx(100), "validity": pytest.approx(100)}
+    assert sum(answers.truth[0].values()) == pytest.approx(1)
+
+
+def test_fewer_samples_have_signatures_of_their_own(store):
+    point = select(store, []).points[0]
+    judges = Judges(store)
+    answers = judges.answers(point, 2)
+    assert (answers.samples, len(answers.sources), dict(answers.cost)) == (2, SOURCES, {})
+    assert judges.answers(point).cost["nfe_calls"] == 30
+
+
+def test_what_cannot_be_scored_is_refused(store):
+    with pytest.raises(UserError, match="did you mean 'bleu'"):
+        score.run(request(store, "metric=blue"))
+    with pytest.raises(UserError, match="no run"):
+        select(store, [store.outputs / "nothing"])
+    with pytest.raises(UserError, match="no sweep"):
+        select(Store(store.outputs / "empty"), [])
+    point = select(store, []).points[0]
+    lines = point.samples_file.read_bytes().splitlines(keepends=True)
+    point.samples_file.write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(UserError, match="2 of 3 samples"):
+        Judges(store).answers(point)
+    shutil.rmtree(store.train)
+    with pytest.raises(UserError, match="is gone"):
+        Judges(store).answers(point, 2)
+
+
+def test_runs_are_named_in_many_ways(store):
+    sweep = store.newest_sweep()
+    whole = select(store, [sweep])
+    assert len(whole.points) == 6
+    assert (whole.folder, whole.metric) == (sweep, "world")
+    assert select(store, [whole.points[0].folder]).folder is None
+    assert len(select(store, [store.points / "grammar"]).points) == 6
+    assert len(select(Store("elsewhere"), [sweep]).points) == 6  # a plan's folders lie beside it
+    (whole.points[0].folder / "run.json").unlink()
+    done, left_out = whole.finished()
+    assert (len(done.chosen), left_out) == (5, 1)
+
+
+def test_the_table(store, capsys):
+    assert score.run(request(store, "metric=bleu", json=False)) == 0
+    out = capsys.readouterr().out
+    assert "grammar/gaussian_tiny/clamp_before_cfg/scale3-" in out
+    assert "bleu" in out
