@@ -125,7 +125,7 @@ class Grammar(DatasetSettings):
     test: int = setting(500, "test sources", low=1)
     seed: int = setting(0, "which questions are drawn; the language itself does not depend on it", low=0)
     reordering: int = setting(
-        2, "0 synonyms and openings | 1 and words moved or added | 2 and phrases moved | 3 and whole clauses moved",
+        1, "0 synonyms and openings | 1 and neighbours swapped | 2 and phrases moved | 3 and whole clauses moved",
         low=0, high=3,
     )  # fmt: skip
     moved: float = setting(0.3, "probability of a move of weight 1", low=0.0, high=0.5)

@@ -42,7 +42,7 @@ def test_has_the_promised_size(grammar: GrammarCorpus) -> None:
     assert len(sizes) == 500
     assert sizes[0] == 2
     assert sizes[-1] >= 500
-    assert 20 <= sizes[250] <= 100
+    assert 10 <= sizes[250] <= 100
 
 
 def test_every_content_word_belongs_to_one_concept() -> None:
@@ -82,16 +82,16 @@ def test_truth_sums_to_one_and_holds_every_training_answer(level: int) -> None:
 def test_truth_is_the_grammar_without_the_source(grammar: GrammarCorpus) -> None:
     """Two paraphrases keep the ratio that the grammar gives them, checked on a set small enough to write out."""
     assert grammar.truth("what is the capital of peru") == pytest.approx(
-        {"tell me the capital of peru": 0.6, "do you know the capital of peru": 0.4}
+        {"tell me the capital of peru": 0.6, "name me the capital of peru": 0.4}
     )
-    truth = grammar.truth("which day should i taste my cake")
+    truth = grammar.truth("when shall i taste my cake")
     assert truth == pytest.approx(
         {
             "when should i taste my cake": 0.5 * 0.65 / 0.87,
             "when must i taste my cake": 0.3 * 0.65 / 0.87,
             "when should i sample my cake": 0.5 * 0.35 / 0.87,
             "when must i sample my cake": 0.3 * 0.35 / 0.87,
-            "which day should i sample my cake": 0.2 * 0.35 / 0.87,
+            "when shall i sample my cake": 0.2 * 0.35 / 0.87,
         }
     )
 
@@ -127,8 +127,8 @@ def test_each_move_has_its_probability() -> None:
     last = sum(p for text, p in texts.items() if text.split()[-1] in ("quickly", "rapidly", "swiftly"))
     assert last == pytest.approx(0.2)
     texts = enumerate_texts(told.realise(candidates("how much does my car cost in rome")[0]))
-    assert sum(p for text, p in texts.items() if "price" in text) == pytest.approx(0.2)
-    assert sum(p for text, p in texts.items() if text.startswith("in rome")) == pytest.approx(0.2 * 0.7)
+    assert sum(p for text, p in texts.items() if "price" in text) == pytest.approx(0.3)
+    assert sum(p for text, p in texts.items() if text.startswith("in rome")) == pytest.approx(0.2)
     assert Rules(level=2, moved=0.2).chance("price_of") == 0
     assert all(0 < Rules(level=3, moved=0.2).chance(move) <= 0.5 for move in MOVES)
 
