@@ -128,7 +128,7 @@ class Grammar(DatasetSettings):
         1, "0 synonyms and openings | 1 and neighbours swapped | 2 and phrases moved | 3 and whole clauses moved",
         low=0, high=3,
     )  # fmt: skip
-    moved: float = setting(0.3, "probability of a move of weight 1", low=0.0, high=0.5)
+    moved: float = setting(0.1, "probability of a move of weight 1", low=0.0, high=0.5)
 
     def open(self) -> GrammarCorpus:
         return GrammarCorpus(self)

@@ -29,8 +29,11 @@ def test_a_spec_is_read_and_written_back(spec: str) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "gold", "Normal", "fixed", "fixed_-3", "fixed_0", "fixed_3_min5", "fixed_١", "uniform_1", "uniform_4_2"]
-    + ["uniform_1.5_2", "normal_min0", "normal_5"],
+    [
+        *("", "gold", "Normal", "normal_5", "normal_min0"),
+        *("fixed", "fixed_-3", "fixed_0", "fixed_3_min5", "fixed_١"),
+        *("uniform_1", "uniform_4_2", "uniform_1.5_2"),
+    ],
 )
 def test_nonsense_is_refused(spec: str) -> None:
     with pytest.raises(UserError, match="length="):
