@@ -55,6 +55,8 @@ class Options:
     def check(self, group: str, name: Any) -> str:
         """The name, if it is an option of the group. UserError with the nearest one otherwise."""
         known = self.names(group)
+        if isinstance(name, float):  # paper=2503.10683 has been read as a number
+            name = next((option for option in known if _reads_as(option, name)), name)
         if not isinstance(name, str):
             raise UserError(f"{group}={name} must be the name of a {group}; known: {', '.join(known)}")
         if name not in known:
@@ -139,3 +141,10 @@ class Options:
                 f"{key}=glob(…) chooses among names, and '{key}' has none; globs are for {', '.join(GROUPS)}"
             )
         return list(self.names(key))
+
+
+def _reads_as(option: str, number: float) -> bool:
+    try:
+        return float(option) == number
+    except ValueError:
+        return False

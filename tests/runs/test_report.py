@@ -84,7 +84,7 @@ def test_loose_points_are_reported_under_reports(scored, capsys):
 
 def test_the_papers_table(scored, capsys):
     store, sweep = scored
-    words = ("metric=bleu,rouge_l,self_bleu", "metric.x=self_bleu", "metric.y=bleu", "paper='2503.10683'")
+    words = ("metric=bleu,rouge_l,self_bleu", "metric.x=self_bleu", "metric.y=bleu", "paper=2503.10683")
     score.run(request(store, *words[:1]))
     capsys.readouterr()
     report.run(request(store, *words))
