@@ -67,8 +67,9 @@ class Composer:
         """The option of every group. What nobody names follows from the dataset, the sampler and the model."""
         check = self.options.check
         named = {group: check(group, values[group]) for group in _GROUPS if values.get(group) is not None}
-        self.options.fragments.prepare(list(named.items()))
         dataset = named["dataset"]
+        self.options.fragments.prepare(list(named.items()))
+        self._expect(named)
         model = named.get("model") or check("model", self._default_model(dataset, named.get("sampler")))
         sampler = named.get("sampler") or check("sampler", self._default_sampler(model))
         metric = values.get("metric") or self._of_dataset(dataset, "metric", "text")
@@ -87,6 +88,17 @@ class Composer:
         wanted = [(group, getattr(made, group)) for group in ("model", "sampler", "trainer", "tracker")]
         self.options.fragments.prepare(wanted + [("metric", n) for n in made.metric])
         return made
+
+    def _expect(self, named: Mapping[str, str]) -> None:
+        """Composes what is likely to be chosen in one call, since each call costs as much as twenty files."""
+        likely = {
+            "model": self._of_dataset(named["dataset"], "models", {}).values(),
+            "sampler": self.options.mapping("default_samplers").values(),
+            "trainer": ["default", *self.options.mapping("default_trainers").values()],
+            "metric": [self._of_dataset(named["dataset"], "metric", "text")],
+        }
+        wanted = [(g, n) for g, ns in likely.items() if g not in named for n in ns if n in self.options.names(g)]
+        self.options.fragments.prepare(wanted)
 
     def _default_model(self, dataset: str, sampler: str | None) -> str:
         processes = process_of(self.options.component("sampler", sampler) if sampler else None)

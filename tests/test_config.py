@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,27 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import diffq.config
 from diffq.composer import Composer
 from diffq.conf_files import builtin_dir, group_files
-from diffq.config import as_mapping, compose, from_mapping, identity
+from diffq.config import Config, as_mapping, from_mapping, identity
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.settings import key_fields
 
 CONF = [builtin_dir()]
+_composers: dict[str, Composer] = {}
+
+
+def shared(verb: str = "sample") -> Composer:
+    """One composer a verb, over the built-in YAML, so that each file is composed once in this file of tests."""
+    return _composers.setdefault(verb, Composer(verb=verb))
+
+
+def compose(words: Sequence[str], verb: str = "sample", config_dirs: Sequence[Path] = ()) -> Config:
+    if config_dirs:
+        return diffq.config.compose(words, verb=verb, config_dirs=config_dirs)
+    return shared(verb).compose(words)
 
 
 def refusal(*overrides: str, verb: str = "sample", config_dirs: tuple[Path, ...] = ()) -> str:
@@ -27,6 +41,11 @@ def refusal(*overrides: str, verb: str = "sample", config_dirs: tuple[Path, ...]
     for word in ("Hydra", "hydra", "omegaconf", "OmegaConf", "struct", "ListConfig"):
         assert word not in message.replace("hydra/", "").replace("hydra.", "")
     return message
+
+
+def test_the_function_composes_what_a_composer_does() -> None:
+    words = ["sampler=cfg", "scale=3"]
+    assert diffq.config.compose(words) == compose(words)
 
 
 def test_defaults_follow_from_the_dataset() -> None:
@@ -52,7 +71,10 @@ def test_the_model_follows_the_samplers_process_and_the_sampler_the_models() -> 
 def test_every_yaml_composes(group: str) -> None:
     names = group_files(group, CONF)
     assert names
-    composer = Composer()
+    composer = shared()
+    composer.options.names(group)
+    if group in ("model", "dataset", "sampler", "metric"):
+        composer.options.fragments.prepare([(group, name) for name in names])
     for name in names:
         if group == "metric":
             composer.options.check("metric", name)
@@ -64,16 +86,10 @@ def test_every_yaml_composes(group: str) -> None:
 
 @pytest.mark.parametrize("name", list(group_files("metric", CONF)))
 def test_every_metric_option_is_a_suite_of_known_names_or_a_metric(name: str) -> None:
-    composer = _shared()
+    composer = shared()
     names, axes = composer._suite_members([name])
     assert names
     assert {value for value in axes.values() if value} <= set(names)
-
-
-def _shared(made: list[Composer] = []) -> Composer:  # noqa: B006
-    if not made:
-        made.append(Composer())
-    return made[0]
 
 
 def test_a_dial_needs_no_prefix_and_the_last_word_holds() -> None:
@@ -106,7 +122,7 @@ def test_identity_ignores_what_makes_no_difference() -> None:
 @settings(max_examples=25, deadline=None)
 def test_yaml_and_back(scale: float, steps: int, seed: int, samples: int) -> None:
     words = ["sampler=cfg", f"scale={scale!r}", f"steps={steps}", f"seed={seed}", f"num_samples={samples}"]
-    config = _shared().compose(words)
+    config = shared().compose(words)
     assert from_mapping(yaml.safe_load(yaml.safe_dump(as_mapping(config)))) == config
 
 
@@ -299,7 +315,7 @@ def test_a_configuration_that_is_lacking_says_what_is_missing(tmp_path: Path) ->
 
 
 def test_every_sampler_composes_with_its_own_defaults() -> None:
-    composer = Composer()
+    composer = shared()
     for name in SAMPLERS.names():
         config = composer.compose([f"sampler={name}"])
         assert config.model.process in config.sampler.processes

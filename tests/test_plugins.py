@@ -13,6 +13,8 @@ import pytest
 
 from diffq import plugins
 from diffq.errors import UserError
+from diffq.options import Options
+from diffq.registry import SAMPLERS
 
 PAGE = Path(__file__).parent.parent / "docs/plugins.md"
 
@@ -53,24 +55,19 @@ def test_the_pages_sampler_metric_dataset_and_model_are_composed(folder: Path) -
     assert not (folder / "outputs").exists()
 
 
-def test_a_config_dir_may_name_the_plugin(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("plugins: [my_plugin]\ndataset: echo\nsampler: half_noise\n")
-    done = diffq(folder, "sample", "--cfg", "--json", "--config-dir", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    held = json.loads(done.stdout)
-    assert held["sampler"] == {"kind": "word_noise", "noise": 0.5}
-    assert held["choices"]["model"] == "shallow"
-
-
-def test_an_experiment_may_name_the_plugin_which_lies_in_the_config_dir(folder: Path, tmp_path: Path) -> None:
+def test_a_config_dir_and_an_experiment_may_name_plugins(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "conf/experiment").mkdir(parents=True)
-    (tmp_path / "conf/my_plugin.py").write_text((folder / "my_plugin.py").read_text())
+    (tmp_path / "conf/other_plugin.py").write_text((folder / "my_plugin.py").read_text().split("@METRICS")[0])
+    (tmp_path / "conf/config.yaml").write_text("plugins: [json]\ndataset: grammar_hard\n")
     (tmp_path / "conf/experiment/noise.yaml").write_text(
-        "defaults: {plugins: my_plugin, dataset: echo}\ngrids: [{sampler: word_noise, noise: [0, 1]}]\n"
+        "defaults: {plugins: other_plugin, num_samples: 2}\ngrids: [{sampler: word_noise, noise: [0, 1]}]\n"
     )
     done = diffq(tmp_path, "sweep", "experiment=noise", "--cfg", "--json", "--config-dir", "conf")
     assert done.returncode == 0, done.stderr
-    assert [c["sampler"]["noise"] for c in json.loads(done.stdout)] == [0, 1]
+    held = json.loads(done.stdout)
+    assert [c["sampler"] for c in held] == [{"kind": "word_noise", "noise": n} for n in (0, 1)]
+    assert held[0]["plugins"] == ["json", "other_plugin"]
+    assert held[0]["dataset"]["name"] == "grammar_hard"
 
 
 def test_the_pages_components_run_and_are_listed(folder: Path) -> None:
@@ -93,14 +90,16 @@ corpus = config.dataset.open()
 assert corpus.truth(corpus.split("test")[3].source) == {"say 3": 1.0}
 class Vocabulary: size, pad, mask, start, end = 50, 0, 1, 2, 3
 assert config.model.build(Vocabulary()).process == "gaussian"
+half = compose(["plugins=[my_plugin]", "dataset=echo", "sampler=half_noise", "metric=mean_length"])
+assert half.sampler.noise == 0.5
+from diffq.cli import main
+main(["ls", "samplers", "plugins=[my_plugin]"])
 """
     environment = os.environ | {"PYTHONPATH": f"{PAGE.parent.parent}:{folder}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    listed = diffq(folder, "ls", "samplers", "plugins=[my_plugin]")
-    assert listed.returncode == 0, listed.stderr
-    assert "word_noise" in listed.stdout
-    assert "The source again, with some of its words replaced at random: what a sampler has to beat" in listed.stdout
+    assert "word_noise" in done.stdout
+    assert "The source again, with some of its words replaced at random: what a sampler has to beat" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -115,24 +114,30 @@ assert config.model.build(Vocabulary()).process == "gaussian"
         ),
     ],
 )
-def test_a_plugin_that_fails_says_where(tmp_path: Path, text: str, told: list[str]) -> None:
-    (tmp_path / "bad.py").write_text(text)
-    done = diffq(tmp_path, "sample", "--cfg", "plugins=[bad]")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+def test_a_plugin_that_fails_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: list[str]
+) -> None:
+    name = f"bad_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UserError) as caught:
+        Options([tmp_path]).load_plugins([name], None)
+    assert "\n" not in str(caught.value)
     for word in told:
-        assert word in done.stderr
+        assert word.replace("bad", name) in str(caught.value)
 
 
-def test_a_plugins_dial_may_not_be_a_key_at_the_root(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text(
+def test_a_plugins_dial_may_not_be_a_key_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad_dial.py").write_text(
         "from dataclasses import dataclass\nfrom diffq.registry import SAMPLERS\n"
         "from diffq.samplers.base import Sampler\n"
         "@SAMPLERS.register('bad')\n@dataclass(frozen=True, kw_only=True)\nclass Bad(Sampler):\n    length: int = 3\n"
     )
-    done = diffq(tmp_path, "sample", "--cfg", "plugins=[bad]")
-    assert done.returncode == 2
-    assert "sampler 'bad' has a dial 'length', which is a key at the root" in done.stderr
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    SAMPLERS.names()
+    monkeypatch.setattr(SAMPLERS, "_members", dict(SAMPLERS._members))
+    with pytest.raises(UserError, match="sampler 'bad' has a dial 'length', which is a key at the root"):
+        Options([tmp_path]).load_plugins(["bad_dial"], None)
 
 
 def test_a_missing_plugin_says_where_it_was_looked_for() -> None:

@@ -25,7 +25,7 @@ def points(*overrides: str) -> list[tuple]:
 
 def refusal(*overrides: str, config_dirs: tuple[Path, ...] = ()) -> str:
     with pytest.raises(UserError) as caught:
-        expand(overrides, config_dirs=config_dirs)
+        expand(overrides, config_dirs=config_dirs, composer=None if config_dirs else COMPOSER)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -109,7 +109,7 @@ def test_a_points_words_compose_the_point_alone(scales: list, steps: list[int]) 
     made = expand(words, composer=COMPOSER)
     assert len(made) == len({(float(f"{s:.12g}"), n) for s in scales for n in steps})
     for point in made:
-        assert Composer.compose(COMPOSER, point.overrides) == point.config
+        assert COMPOSER.compose(point.overrides) == point.config
     assert len({str(identity(p.config)) for p in made}) == len(made)
 
 
@@ -161,7 +161,7 @@ def test_the_command_line_wins_over_an_experiment(experiments: Path) -> None:
 
 @pytest.mark.parametrize("name", list(group_files("experiment", [builtin_dir()])))
 def test_every_experiment_expands(name: str) -> None:
-    assert len(expand([f"experiment={name}"])) >= 1
+    assert len(expand([f"experiment={name}"], composer=COMPOSER)) >= 1
 
 
 def test_a_thousand_points_take_no_time_to_speak_of() -> None:
