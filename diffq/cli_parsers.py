@@ -60,6 +60,7 @@ VERBS: dict[str, Verb] = {
             "diffq sample sampler=cfg scale=2 --watch",
             "diffq sample dataset=qqp sampler=clamp_before_cfg scale=2 temperature=0.5 num_sources=100",
             "diffq sample checkpoint=outputs/train/FOLDER --source 'how do i learn to cook ?' num_samples=5",
+            "diffq sample --source 'how do i learn to cook ?' --template 'what _ _ _ cook _ ?'",
         ),
         flags=(
             Flag("--watch", "show the canvas while it is denoised"),
