@@ -131,7 +131,7 @@ def build_tokenizer(spec: str, corpus: Corpus, cache_dir: str | Path | None = No
     if path.is_dir():
         return Tokenizer.load(path)
     if path.is_file():
-        return _from_json(path.parent) if path.name == "tokenizer.json" else _from_bert_vocabulary(path)  # type: ignore[return-value]
+        return Tokenizer.load(path.parent) if path.name == "tokenizer.json" else _from_bert_vocabulary(path)
     raise UserError(f"dataset.tokenizer={spec} is neither a known kind nor a path that exists; allowed: {KINDS}")
 
 
