@@ -200,7 +200,7 @@ class _Parser(argparse.ArgumentParser):
         verb = self.prog.split()[-1]
         if found := re.match(r"unrecognized arguments: (\S+)", message):
             near = did_you_mean(found[1], flags_of(verb))
-            raise UserError(f"{self.prog} has no option {found[1]}{near}; it has: {', '.join(flags_of(verb))}")
+            raise UserError(f"{verb} has no option {found[1]}{near}; it has: {', '.join(flags_of(verb))}")
         if verb == "ls" and "required" in message:
-            raise UserError(f"diffq ls needs to know what to list: {', '.join(LISTED)}")
-        raise UserError(f"{self.prog}: {message}; see `{self.prog} --help`")
+            raise UserError(f"ls needs to know what to list: {', '.join(LISTED)}")
+        raise UserError(f"{verb}: {message}; see `{self.prog} --help`")
