@@ -37,7 +37,7 @@ class TrainerSettings(Settings):
     learning_rate: float = setting(1e-4, "the peak of the learning rate", above=0)
     schedule: Literal["linear", "cosine", "constant"] = setting(
         "linear",
-        "how the learning rate falls after the warm-up: over max_steps, or by the clock where only max_minutes is given",
+        "how the learning rate falls after the warm-up: over max_steps, or by the clock if only max_minutes is given",
     )
     warmup_steps: int = setting(0, "steps over which the learning rate rises from 0; at most half of max_steps", low=0)
     final_fraction: float = setting(0.1, "what is left of the learning rate at the end", low=0, high=1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from diffq import plugins
 from diffq.errors import UserError
 from diffq.models.base import TrainableModel
 from diffq.registry import MODELS
@@ -87,8 +87,7 @@ def _load_own(folder: Path) -> Loaded:
 
     config = read_yaml(folder / "config.yaml")
     tensors = read_tensors(folder / WEIGHTS)
-    for plugin in config.get("plugins") or ():
-        importlib.import_module(plugin)
+    plugins.load(config.get("plugins") or ())
     section = config.get("model")
     if not isinstance(section, dict) or "kind" not in section:
         raise UserError(f"{folder / 'config.yaml'} has no model with a kind, so the network cannot be built")

@@ -292,5 +292,5 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
 
 
 def test_a_training_needs_an_end():
-    with pytest.raises(UserError, match="max_steps or trainer.max_minutes"):
+    with pytest.raises(UserError, match=r"max_steps or trainer\.max_minutes"):
         TrainerSettings()
