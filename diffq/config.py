@@ -30,8 +30,6 @@ __all__ = [
     "Choices", "Config", "MetricSuite", "Request", "RootSettings", "as_mapping", "compose", "from_mapping", "identity",
 ]  # fmt: skip
 
-LENGTHS = "oracle, normal, uniform_LO_HI, fixed_N"
-
 
 @dataclass(frozen=True, kw_only=True)
 class RootSettings(Settings):
@@ -41,7 +39,7 @@ class RootSettings(Settings):
     num_samples: int = setting(3, "answers sampled for each source", low=1, in_key=False)
     num_sources: int | None = setting(None, "the first sources of the split; null = all", low=1)
     split: Literal["train", "valid", "test"] = setting("test", "which part of the dataset is sampled")
-    length: str = setting("oracle", f"the model of the target length in tokens: {LENGTHS}")
+    length: str = setting("oracle", "the model of the target length in tokens: oracle, normal, uniform_LO_HI, fixed_N")
     checkpoint: str | None = setting(
         None, "a folder with a trained model; null = the newest finished training of the same model and dataset"
     )
@@ -52,24 +50,10 @@ class RootSettings(Settings):
     batch_tokens: int | None = setting(None, "canvas tokens a batch; null = what suits the device", low=1, in_key=False)
 
     def check(self) -> None:
-        check_length(self.length)
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise UserError(f"device={self.device} is not known; it is auto, cpu, cuda, cuda:N or mps")
         if not self.outputs:
             raise UserError("outputs= must name a folder")
-
-
-def check_length(length: str) -> None:
-    """UserError where a length model is not written as one: oracle, normal, uniform_LO_HI or fixed_N."""
-    if length in ("oracle", "normal"):
-        return
-    if (fixed := re.fullmatch(r"fixed_(\d+)", length)) and int(fixed[1]) >= 1:
-        return
-    if (between := re.fullmatch(r"uniform_(\d+)_(\d+)", length)) and 1 <= int(between[1]) <= int(between[2]):
-        return
-    raise UserError(
-        f"length={length} is no length model; it is one of {LENGTHS} (1 ≤ LO ≤ HI, tokens), for example uniform_8_16"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,10 @@ def unready(name: str, metric: Any, num_samples: int) -> str:
 
 
 def check_fit(config: Config) -> None:
-    """UserError where the sampler cannot serve the model."""
+    """UserError where the sampler cannot serve the model, or `length` is no length model."""
+    from diffq.data.lengths import LengthModel  # it imports torch, as the registered samplers do
+
+    LengthModel.parse(config.length)
     model, sampler = config.choices.model, config.choices.sampler
     process = config.model.process
     if process not in config.sampler.processes:

@@ -42,7 +42,8 @@ def expand(
 ) -> list[GridPoint]:
     """Every point of the grid, each once, in the order in which it was written (the first key slowest).
 
-    Two points that ask for the same samples (`2` and `2.0`, `cfg` and `dpmpp` at one scale) are one, the first.
+    Two points of one sampler that ask for the same samples (`2` and `2.0`) are one, the first; under two names (`cfg`
+    and `dpmpp` at one scale) both stay, since each is part of its sampler's line, and the store keeps them once.
     Words for Hydra's launchers are passed over. UserError before anything is given out where one point does not fit.
     """
     composer = composer or Composer(verb=verb, config_dirs=config_dirs)
@@ -59,7 +60,7 @@ def expand(
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
             config = composer.point(chosen)
-            key = json.dumps(identity(config), sort_keys=True)
+            key = json.dumps([config.choices.sampler, identity(config)], sort_keys=True)
             if key not in points:
                 points[key] = GridPoint(tuple(written(k, v) for k, v in chosen.items()), config)
     return list(points.values())

@@ -41,7 +41,10 @@ def test_no_list_is_one_point() -> None:
 
 def test_equal_points_are_one() -> None:
     assert [s.scale for _, s in points("sampler=cfg", "scale=2,2.0,1,2")] == [2, 1]
-    assert [name for name, _ in points("sampler=cfg,dpmpp", "scale=2")] == ["cfg"]
+    assert [name for name, _ in points("sampler=cfg,dpmpp", "scale=2")] == [
+        "cfg",
+        "dpmpp",
+    ]  # two lines, one stored point
     assert len(expand(["sampler=autoregressive", "length=oracle,fixed_9"], composer=COMPOSER)) == 1
     assert len(expand(["sampler=cfg", "length=oracle,fixed_9"], composer=COMPOSER)) == 2
 
