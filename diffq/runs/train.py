@@ -64,14 +64,14 @@ def train(config: Config, *, progress: bool = True) -> Path:
         if progress and _first_process():
             print(f"{folder} is trained already; a larger budget goes on from it", file=sys.stderr)
         return folder
-    with _accelerator(config) as accelerator:
+    with accelerator_for(config) as accelerator:
         from diffq.runs.training.loop import Trainer
 
         first = accelerator.is_main_process
         with claimed(folder) if first else contextlib.nullcontext():
             if first:
                 remove_leftovers(folder)
-            job = _prepare(config, folder, accelerator, progress)
+            job = prepare(config, folder, accelerator, progress)
             Trainer(job, accelerator).run()
         accelerator.wait_for_everyone()
     return folder
@@ -108,7 +108,7 @@ def _finished(folder: Path, trainer: TrainerSettings) -> bool:
 
 
 @contextlib.contextmanager
-def _accelerator(config: Config) -> Iterator[Any]:
+def accelerator_for(config: Config) -> Iterator[Any]:
     """Hugging Face's Accelerator for the device and the precision asked for; what it keeps globally is cleared."""
     import torch
     from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -135,7 +135,7 @@ def _accelerator(config: Config) -> Iterator[Any]:
         AcceleratorState._reset_state(reset_partial_state=False)
 
 
-def _prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
+def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
     """The training's parts, with everything on disk that a checkpoint is besides its weights."""
     import torch
 
