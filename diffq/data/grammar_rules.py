@@ -165,14 +165,18 @@ def _synonyms(slot: str, concept: Concept) -> object:
 
 
 FRAMES: tuple[tuple[float, str, tuple[tuple[str, float], ...]], ...] = (
-    (0.24, "how", (("adverb", 0.5), ("owner", 1), ("adjective", 0.5), ("place", 0.3), ("time", 0.2), ("clause", 0.12))),
-    (0.12, "where", (("owner", 1), ("adjective", 0.5), ("place", 0.4), ("time", 0.3))),
-    (0.13, "why", (("owner", 1), ("adjective", 0.3), ("quality", 1), ("time", 0.3), ("place", 0.2))),
-    (0.13, "best", (("adjective", 1), ("audience", 1), ("place", 0.5))),
-    (0.12, "should", (("adverb", 0.4), ("owner", 1), ("adjective", 0.5), ("time", 0.4), ("clause", 0.12))),
-    (0.08, "cost", (("owner", 1), ("adjective", 0.7), ("place", 0.6))),
-    (0.06, "when", (("adverb", 0.3), ("owner", 1), ("adjective", 0.5), ("clause", 0.12))),
-    (0.06, "who", (("adverb", 0.5), ("owner", 1), ("adjective", 0.4), ("place", 0.4))),
+    (
+        0.22,
+        "how",
+        (("adverb", 0.5), ("owner", 1), ("adjective", 0.35), ("place", 0.2), ("time", 0.1), ("clause", 0.05)),
+    ),
+    (0.12, "where", (("owner", 1), ("adjective", 0.3), ("place", 0.25), ("time", 0.15))),
+    (0.14, "why", (("owner", 1), ("adjective", 0.2), ("quality", 1), ("time", 0.15), ("place", 0.1))),
+    (0.1, "best", (("adjective", 1), ("audience", 1), ("place", 0.3))),
+    (0.14, "should", (("adverb", 0.4), ("owner", 1), ("adjective", 0.3), ("time", 0.25), ("clause", 0.05))),
+    (0.08, "cost", (("owner", 1), ("adjective", 0.5), ("place", 0.3))),
+    (0.07, "when", (("adverb", 0.3), ("owner", 1), ("adjective", 0.3), ("clause", 0.05))),
+    (0.07, "who", (("adverb", 0.4), ("owner", 1), ("adjective", 0.3), ("place", 0.25))),
     (0.06, "property", (("property", 1), ("place", 1))),
 )
 """Each frame's weight and slots; a slot is filled with the probability beside it (1: always). Frames with a thing also
