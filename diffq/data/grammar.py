@@ -116,7 +116,7 @@ def _chain(uniforms: Iterator[float], seed: int, split: str, index: int) -> Iter
 @DATASETS.register("grammar")
 @dataclass(frozen=True, kw_only=True)
 class Grammar(DatasetSettings):
-    """Questions of 3 to 13 words from about 460 word types, with 2 to several hundred known paraphrases each."""
+    """Questions of 5 to 13 words from about 440 word types, with 2 to several hundred known paraphrases each."""
 
     embedded: ClassVar[bool] = True
 
