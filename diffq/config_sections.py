@@ -52,7 +52,10 @@ class TrainerSettings(Settings):
     ema: float = setting(
         0.0, "decay of the averaged weights, which are the ones sampled; 0 = off", low=0, high=0.999999
     )
-    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "what the network computes in; weights stay fp32")
+    precision: Literal["fp32", "bf16", "fp16"] = setting(
+        "fp32",
+        "what the network computes in, weights stay fp32; bf16 on a CPU that lacks it is many times slower than fp32",
+    )
     validate_steps: int | None = setting(1000, "steps between validations; null = never by steps", low=1, in_key=False)
     validate_minutes: float | None = setting(None, "minutes between validations", above=0, in_key=False)
     validation_sources: int = setting(

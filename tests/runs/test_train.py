@@ -16,8 +16,8 @@ from diffq.runs.training.journal import claimed
 
 SMALL = (
     "dataset=grammar", "dataset.size=400", "model=gaussian_tiny", "model.width=16", "model.embedding=8",
-    "model.heads=2", "trainer.batch_size=16", "trainer.validation_sources=8", "trainer.log_steps=1", "trainer.max_minutes=null",
-    "trainer.warmup_steps=2", "device=cpu",
+    "model.heads=2", "trainer.batch_size=16", "trainer.validation_sources=8", "trainer.log_steps=1",
+    "trainer.max_minutes=null", "trainer.warmup_steps=2", "device=cpu",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ Shape suffixes: B pairs, S source positions, L target positions.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -91,7 +92,9 @@ class Stepper:
     def __init__(self, accelerator: Any, model: TrainableModel, optimizer: torch.optim.Optimizer, clip: float | None):
         self.accelerator = accelerator
         self.model = model
-        self.wrapped = accelerator.prepare_model(model)
+        with warnings.catch_warnings():  # accelerate knows one name of the option alone, and torch has a newer one
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+            self.wrapped = accelerator.prepare_model(model)
         self.optimizer = optimizer
         self.clip = clip
 
