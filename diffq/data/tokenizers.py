@@ -266,6 +266,21 @@ def _from_bert_vocabulary(path: Path) -> Tokenizer:
     return _wordpiece_of(vocabulary)
 
 
+def wordpiece_file(path: str | Path) -> Tokenizer:
+    """The lower-casing WordPiece of a `tokenizer.json` that names no decoder and no roles, as paper 1 wrote its own;
+    ids are the file's. UserError where it is none, or lacks a special token."""
+    import tokenizers
+
+    try:
+        vocabulary = tokenizers.Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # the backend raises plain Exceptions
+        raise UserError(f"{path} holds no readable tokenizer: {error}") from error
+    absent = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if absent:
+        raise UserError(f"{path} is no WordPiece of paper 1: it has no {absent[0]}")
+    return _wordpiece_of(vocabulary)
+
+
 def _from_json(folder: Path) -> Tokenizer | None:
     """A folder with `tokenizer.json` whose configuration names every role; None where it does not."""
     import tokenizers

@@ -1,0 +1,1 @@
+"""Slow textbook versions of the mathematics, which the fast code must equal."""
