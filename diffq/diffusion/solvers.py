@@ -41,7 +41,8 @@ def spaced_timesteps(spacing: Spacing, steps: int, timesteps: int, *, last: bool
     """The timesteps visited, from noise to data.
 
     linspace  `steps` of the steps+1 (last=False) or steps (last=True) evenly spaced points of 0 … T−1
-    leading   0, r, 2r, … reversed, with r = T // steps: begins below T−1
+    leading   the multiples 0, r, 2r, … reversed, begins below T−1: r = T // steps, or (last=False) without the 0
+              and r = T // (steps+1)
     trailing  T−1, T−1−T/steps, …: begins at T−1
     """
     if not 1 <= steps < timesteps:
@@ -50,7 +51,10 @@ def spaced_timesteps(spacing: Spacing, steps: int, timesteps: int, *, last: bool
         points: np.ndarray = np.linspace(0, timesteps - 1, steps if last else steps + 1).round()[::-1]
         points = points if last else points[:-1]
     elif spacing == "leading":
-        points = (np.arange(steps) * (timesteps // steps))[::-1]
+        points = (
+            np.arange(steps) * (timesteps // steps) if last else np.arange(1, steps + 1) * (timesteps // (steps + 1))
+        )
+        points = points[::-1]
     else:
         points = np.arange(timesteps, 0, -timesteps / steps).round()[:steps] - 1
     return [int(t) for t in points]
