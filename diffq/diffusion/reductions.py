@@ -44,15 +44,41 @@ class Accumulator(Protocol):
 class Reduction(Protocol):
     """Something to keep of a projection.
 
-    order_only: True where only the order of the scores matters, so that a monotone function of them will do.
+    order_only: True where only the order of the scores matters, so that an increasing function of them will do.
     """
 
     @property
     def order_only(self) -> bool: ...
 
-    def start(self, part: slice) -> Accumulator:
-        """A fresh accumulator for the asked positions in `part`."""
+    def start(self, part: slice, factor: float = 1.0) -> Accumulator:
+        """A fresh accumulator for the asked positions in `part`; the tiles it will be given are to be multiplied by
+        `factor` to be scores."""
         ...
+
+
+class _Plain:
+    """A reduction that takes scores as they are: where there is a factor, every tile is multiplied by it first."""
+
+    order_only = False
+
+    def accumulator(self, part: slice) -> Accumulator:
+        raise NotImplementedError
+
+    def start(self, part: slice, factor: float = 1.0) -> Accumulator:
+        accumulator = self.accumulator(part)
+        return accumulator if factor == 1 else _Scaled(accumulator, factor)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    inner: Accumulator
+    factor: float
+
+    def tile(self, scores_NT: Tensor, first: int) -> None:
+        self.inner.tile(scores_NT * self.factor, first)
+
+    def result(self) -> Any:
+        return self.inner.result()
 
 
 def read_tiles(
@@ -61,12 +87,14 @@ def read_tiles(
     vocab_size: int,
     reduce: Sequence[Reduction],
     *,
+    factor: float = 1.0,
     rows_a_tile: int = 512,
-    words_a_tile: int = 4096,
+    words_a_tile: int = 2048,
 ) -> tuple[Any, ...]:
     """Runs reductions over a projection.
 
-    project(part, first, last) gives the scores of tokens first … last−1 at the positions of `part`.
+    project(part, first, last) gives values of tokens first … last−1 at the positions of `part`; the scores are
+    `factor` times them (−1 where they are distances: that saves a pass over every tile).
     Returns one result a reduction, concatenated over positions (tuples of tensors element by element).
     Peak memory is that of rows_a_tile × words_a_tile scores, whatever the vocabulary and the batch.
     """
@@ -75,7 +103,7 @@ def read_tiles(
     parts: list[tuple[Any, ...]] = []
     for begin in range(0, max(positions, 1), rows_a_tile):
         part = slice(begin, min(begin + rows_a_tile, positions))
-        accumulators = [r.start(part) for r in reduce]
+        accumulators = [r.start(part, factor) for r in reduce]
         for first in range(0, vocab_size, words_a_tile):
             scores_NT = project(part, first, min(first + words_a_tile, vocab_size))
             for accumulator in accumulators:
@@ -110,12 +138,12 @@ class Draw:
     def order_only(self) -> bool:
         return self.temperature == 0
 
-    def start(self, part: slice) -> Accumulator:
+    def start(self, part: slice, factor: float = 1.0) -> Accumulator:
         if self.temperature == 0:
-            return _Argmax()
+            return _Argmax() if factor == 1 else _Scaled(_Argmax(), factor)
         if self.key_N is None:
             raise ValueError("a draw at temperature > 0 needs keys")
-        return _Race(self.key_N[part], 1.0 / self.temperature)
+        return _Race(self.key_N[part], factor / self.temperature)
 
 
 class _Argmax:
@@ -137,22 +165,28 @@ class _Argmax:
 
 
 class _Race:
-    """Level one over the blocks of each tile; the 256 scores of the block that leads are carried along."""
+    """Level one over the blocks of each tile; the 256 values of the block that leads are carried along.
 
-    def __init__(self, key_N: Tensor, inverse_temperature: float):
+    Weights are taken relative to the heaviest token of the tile, in float32. What underflows there, below e^−87 of
+    it, could not have won: exponentials of 53 bits lie between e^−36.7 and e^3.7.
+    """
+
+    def __init__(self, key_N: Tensor, factor: float):
         self.key_N = key_N
-        self.inverse_temperature = inverse_temperature
+        self.factor = factor
         self.time_N: Tensor | None = None
 
-    def tile(self, scores_NT: Tensor, first: int) -> None:
-        n, t = scores_NT.shape
+    def tile(self, values_NT: Tensor, first: int) -> None:
+        n, t = values_NT.shape
         if t % BLOCK:
-            scores_NT = torch.nn.functional.pad(scores_NT, (0, BLOCK - t % BLOCK), value=-math.inf)
-        blocks_NC256 = scores_NT.view(n, -1, BLOCK)
-        peak_NC = blocks_NC256.amax(-1).clamp_(min=torch.finfo(scores_NT.dtype).min)
-        weights = (blocks_NC256 - peak_NC[..., None]).mul_(self.inverse_temperature).exp_()
-        log_sum_NC = weights.sum(-1).double().log_() + peak_NC.double() * self.inverse_temperature
-        lanes = torch.arange(blocks_NC256.shape[1], device=scores_NT.device) + (_BLOCK_LANE + first // BLOCK)
+            never = math.copysign(math.inf, -self.factor)
+            values_NT = torch.nn.functional.pad(values_NT, (0, BLOCK - t % BLOCK), value=never)
+        largest = torch.finfo(values_NT.dtype).max / max(abs(self.factor), 1.0) / 2
+        peak_N = (values_NT.amax(-1) if self.factor > 0 else values_NT.amin(-1)).clamp_(-largest, largest)
+        weights_NT = torch.add(peak_N[:, None] * -self.factor, values_NT, alpha=self.factor).exp_()
+        log_sum_NC = weights_NT.view(n, -1, BLOCK).sum(-1).double().log_() + peak_N[:, None].double() * self.factor
+        blocks_NC256 = values_NT.view(n, -1, BLOCK)
+        lanes = torch.arange(blocks_NC256.shape[1], device=values_NT.device) + (_BLOCK_LANE + first // BLOCK)
         time_NC = exponential(self.key_N[:, None], lanes).log_() - log_sum_NC
         time_N, block_N = time_NC.min(-1)
         leader_N256 = blocks_NC256[torch.arange(n, device=block_N.device), block_N]
@@ -168,18 +202,17 @@ class _Race:
     def result(self) -> Tensor:
         ids_N256 = self.first_id_N[:, None] + torch.arange(BLOCK, device=self.first_id_N.device)
         race_N256 = exponential(self.key_N[:, None], ids_N256).log_()
-        race_N256 -= self.leader_N256.double() * self.inverse_temperature
+        race_N256 -= self.leader_N256.double() * self.factor
         return ids_N256.gather(1, race_N256.argmin(-1, keepdim=True)).squeeze(1)
 
 
 @dataclass(frozen=True)
-class Top:
+class Top(_Plain):
     """The k best scores, descending, and their tokens: (scores_NK, tokens_NK)."""
 
     k: int = 1
-    order_only = False
 
-    def start(self, part: slice) -> Accumulator:
+    def accumulator(self, part: slice) -> Accumulator:
         return _Top(self.k)
 
 
@@ -223,23 +256,20 @@ class _LogSumExp:
 
 
 @dataclass(frozen=True)
-class LogZ:
+class LogZ(_Plain):
     """log Σ exp(score), float64."""
 
-    order_only = False
-
-    def start(self, part: slice) -> Accumulator:
+    def accumulator(self, part: slice) -> Accumulator:
         return _LogSumExp()
 
 
 @dataclass(frozen=True)
-class LogProb:
+class LogProb(_Plain):
     """The normalised log-probability of the given token at each position, float64; −inf for an excluded token."""
 
     token_N: Tensor
-    order_only = False
 
-    def start(self, part: slice) -> Accumulator:
+    def accumulator(self, part: slice) -> Accumulator:
         return _LogProb(self.token_N[part])
 
 
@@ -261,13 +291,12 @@ class _LogProb(_LogSumExp):
 
 
 @dataclass(frozen=True)
-class LogPower:
+class LogPower(_Plain):
     """log Σ_v p(v)^alpha of the normalised distribution, float64: 0 at alpha 1, ≤ 0 above it."""
 
     alpha: float
-    order_only = False
 
-    def start(self, part: slice) -> Accumulator:
+    def accumulator(self, part: slice) -> Accumulator:
         return _LogPower(self.alpha)
 
 
@@ -285,16 +314,15 @@ class _LogPower:
 
 
 @dataclass(frozen=True)
-class Entropy:
+class Entropy(_Plain):
     """The entropy of the normalised distribution in nats, float64.
 
     order 1: Shannon, log Z − Σ p·score. Another order a > 0: Rényi, log(Σ p^a) / (1 − a). inf: −log max p.
     """
 
     order: float = 1.0
-    order_only = False
 
-    def start(self, part: slice) -> Accumulator:
+    def accumulator(self, part: slice) -> Accumulator:
         return _Shannon() if self.order == 1 else _Renyi(self.order)
 
 
@@ -347,7 +375,7 @@ class _Renyi:
 
 
 @dataclass(frozen=True)
-class NucleusDraw:
+class NucleusDraw(_Plain):
     """A draw from the top-k tokens, then from the nucleus of mass top_p, after dividing by the temperature.
 
     The token that crosses top_p is included, as in Hugging Face's `generate`; top_k=0 and top_p=1 are off. Ties at
@@ -360,9 +388,8 @@ class NucleusDraw:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    order_only = False
 
-    def start(self, part: slice) -> Accumulator:
+    def accumulator(self, part: slice) -> Accumulator:
         return _NucleusDraw(self, part)
 
 

@@ -5,7 +5,7 @@ needs a model that has also seen its condition dropped: then the source is the o
 Knows no solver, no clamp and no guidance scale.
 
 Shape suffixes: B rows, R = B × branches, L target positions, S source positions, E embedding, D width, N positions,
-V vocabulary, T timesteps.
+V vocabulary, T timesteps, F = E + 2.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ class EmbeddingDenoiser:
         self.max_length = model.settings.max_length
         with torch.no_grad():
             self.table_VE = model.net.embed.weight.detach().float()
-            self.half_square_V = self.table_VE.square().sum(1) / 2
+            square_V1 = self.table_VE.square().sum(1, keepdim=True)
+            self.augmented_VF = torch.cat([self.table_VE, square_V1, torch.ones_like(square_V1)], 1)
             self._uncond_D = self._unconditional_branches() if self.guidable else []
 
     def _unconditional_branches(self) -> list[Tensor]:
@@ -247,17 +248,21 @@ class EmbeddingSession:
         """Reduces the scores −‖y0 − e_v‖₂ over the vocabulary at the asked positions."""
         denoiser = self.denoiser
         y_NE = y0_RLE.reshape(-1, y0_RLE.shape[-1])[positions_N].float()
-        order_only = all(r.order_only for r in reduce)
         square_N1 = y_NE.square().sum(1, keepdim=True)
-        table_VE, half_square_V = denoiser.table_VE, denoiser.half_square_V
+        one_N1 = torch.ones_like(square_N1)
+        # (−2·y0, 1, ‖y0‖²)·(e, ‖e‖², 1) = ‖y0 − e‖², all of it in the matrix product
+        query_NF = torch.cat([-2 * y_NE, one_N1, square_N1], 1)
 
-        def project(part: slice, first: int, last: int) -> Tensor:
-            inner_NT = torch.addmm(half_square_V[first:last], y_NE[part], table_VE[first:last].t(), beta=-1)
-            if order_only:  # ‖y0 − e‖² = ‖y0‖² − 2·inner: the same order
-                return inner_NT
-            return inner_NT.mul_(-2).add_(square_N1[part]).clamp_(min=0).sqrt_().neg_()
+        def nearness(part: slice, first: int, last: int) -> Tensor:
+            """−‖y0 − e‖²: the order of the scores without a root."""
+            return -query_NF[part] @ denoiser.augmented_VF[first:last].t()
 
-        return read_tiles(project, len(y_NE), denoiser.vocab_size, reduce)
+        def distance(part: slice, first: int, last: int) -> Tensor:
+            return (query_NF[part] @ denoiser.augmented_VF[first:last].t()).relu_().sqrt_()
+
+        if all(r.order_only for r in reduce):
+            return read_tiles(nearness, len(y_NE), denoiser.vocab_size, reduce)
+        return read_tiles(distance, len(y_NE), denoiser.vocab_size, reduce, factor=-1.0)
 
     def select(self, rows_K: Tensor) -> None:
         pick = lambda x: None if x is None else x[rows_K]  # noqa: E731
