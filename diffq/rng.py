@@ -96,7 +96,8 @@ def bits(key: Tensor, lane: Tensor | int = 0) -> Tensor:
 def uniform(key: Tensor, lane: Tensor | int = 0) -> Tensor:
     """Float64 in the open interval (0, 1), from 53 bits: never 0 and never 1, so its logarithm is finite."""
     word = bits(key, lane)
-    return _shift_right(word, 11).to(torch.float64).add_(0.5).mul_(2.0**-53)
+    # The largest word plus a half would round to 2^53.
+    return _shift_right(word, 11).to(torch.float64).add_(0.5).mul_(2.0**-53).clamp_(max=1 - 2.0**-53)
 
 
 def exponential(key: Tensor, lane: Tensor | int = 0) -> Tensor:

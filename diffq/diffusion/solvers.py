@@ -108,7 +108,10 @@ def dpmpp_steps(
         keep = (sigmas[i + 1] * alphas[i + 1]) / (sigmas[i] * alphas[i])
         data = alphas[i + 1] * shrink
         first_order = (
-            order == 1 or i == 0 or (is_last and (final_sigma == "zero" or (lower_order_final and steps < 15)))
+            order == 1
+            or i == 0
+            or h == 0  # the end is the noise level of timestep 0, and we are there: nothing is left to do
+            or (is_last and (final_sigma == "zero" or (lower_order_final and steps < 15)))
         )
         if first_order:
             correction = 0.0
