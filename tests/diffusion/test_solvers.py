@@ -121,7 +121,7 @@ def test_the_published_timesteps():
 
 
 def test_a_perfect_prediction_is_reached_exactly():
-    """With the true clean state predicted at every step, each state of either solver is its own noised version of it."""
+    """With the true clean state predicted at every step, each state is the noised version of it."""
     alpha_bar = alpha_bars("sqrt", 1000)
     x0, noise = torch.tensor([0.7], dtype=torch.float64), torch.tensor([-1.3], dtype=torch.float64)
     for steps in (1, 5, 30):
@@ -138,6 +138,15 @@ def test_a_perfect_prediction_is_reached_exactly():
                 if trajectory is dpmpp or 1000 % steps == 0:
                     assert (state - share.sqrt() * x0 - (1 - share).sqrt() * noise).abs() < 1e-9
             assert (states[-1] - x0).abs() < 1e-12
+
+
+def test_a_step_from_timestep_0_to_its_own_noise_level_does_nothing():
+    for form in ("midpoint", "heun"):
+        last = dpmpp_steps(
+            alpha_bars("sqrt", 100), 90, spacing="trailing", order=2, second_order=form, lower_order_final=True,
+            final_sigma="sigma_min",
+        )[-1]  # fmt: skip
+        assert (last.t, last.keep, last.x0, last.correction) == (0, 1.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("steps", [0, 1000, 5000])
