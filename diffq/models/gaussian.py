@@ -222,7 +222,7 @@ class EmbeddingSession:
         """Predicted clean embeddings (R, L, E), conditional rows first."""
         model = self.denoiser.model
         with torch.no_grad():
-            x = model.enter(y_BLE, t_B)
+            x = model.enter(y_BLE.to(model.net.position_LD.dtype), t_B)
             mask = key_mask(self.valid_BL)
             cross_mask = key_mask(self.source_valid_BS)
             for i, layer in enumerate(model.net.decoder.blocks):

@@ -16,6 +16,7 @@ from typing import Any
 
 from diffq.config import Request, compose
 from diffq.layers import Layers
+from diffq.errors import UserError
 from diffq.options import Options
 from diffq.settings import describe_range, type_name
 from diffq.store.files import read_json
@@ -157,12 +158,15 @@ def _number(value: Any) -> str:
 
 
 def _console() -> Any:
-    from rich.console import Console
-
+    try:
+        from rich.console import Console
+    except ImportError as error:
+        raise UserError("ls lays its tables out with the package rich, which is not installed; add --json") from error
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
+    console = _console()
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -170,15 +174,15 @@ def _print_table(rows: Sequence[Mapping[str, str]]) -> None:
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "status"))
     for row in rows:
         table.add_row(*row.values())
-    _console().print(table)
+    console.print(table)
 
 
 def _print_members(rows: Sequence[Mapping[str, Any]]) -> None:
     """A heading for each member and a table of its dials; members of one kind after the first show what they change."""
+    console = _console()
     from rich.table import Table
     from rich.text import Text
 
-    console = _console()
     shown: dict[str, str] = {}
     for row in rows:
         console.print(Text(row["name"], style="bold"), Text(f"  {_notes(row)}", style="dim"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ _LINE_SECONDS = 30.0
 
 @contextlib.contextmanager
 def point_progress(what: str, quiet: bool = False) -> Iterator[OnProgress | None]:
-    """A callback that shows how far one point is, with its rate and the time left."""
+    """A callback that shows how far one point is, with its rate and the time left; lines where rich is missing."""
     if quiet:
         yield None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and importlib.util.find_spec("rich"):
         with _bar(what) as show:
             yield show
     else:

@@ -21,6 +21,8 @@ _SHOWN = 5
 def run(request: Request) -> int:
     """Samples what the command line asks for and shows it. Returns 0."""
     config = compose(request.overrides, verb="sample", config_dirs=request.config_dirs)
+    for line in config.metric.left_out:
+        print(f"diffq: {line}", file=sys.stderr)
     sources = list(request.flags.source or [])
     template = (request.flags.template or [None])[-1]
     if template is not None and len(sources) != 1:
@@ -114,7 +116,10 @@ def _watching(watch: bool, tokenizer: Any, sources: Sequence[str]) -> Iterator[A
     if not watch:
         yield None
         return
-    from rich.console import Console
+    try:
+        from rich.console import Console
+    except ImportError as error:
+        raise UserError("--watch draws with the package rich, which is not installed: pip install rich") from error
 
     from diffq.runs.watch import Watch
 
