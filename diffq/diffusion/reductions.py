@@ -184,8 +184,10 @@ class _Race:
         largest = torch.finfo(values_NT.dtype).max / max(abs(self.factor), 1.0) / 2
         peak_N = (values_NT.amax(-1) if self.factor > 0 else values_NT.amin(-1)).clamp_(-largest, largest)
         weights_NT = torch.add(peak_N[:, None] * -self.factor, values_NT, alpha=self.factor).exp_()
-        log_sum_NC = weights_NT.view(n, -1, BLOCK).sum(-1).double().log_() + peak_N[:, None].double() * self.factor
-        blocks_NC256 = values_NT.view(n, -1, BLOCK)
+        log_sum_NC = (
+            weights_NT.unflatten(1, (-1, BLOCK)).sum(-1).double().log_() + peak_N[:, None].double() * self.factor
+        )
+        blocks_NC256 = values_NT.unflatten(1, (-1, BLOCK))
         lanes = torch.arange(blocks_NC256.shape[1], device=values_NT.device) + (_BLOCK_LANE + first // BLOCK)
         time_NC = exponential(self.key_N[:, None], lanes).log_() - log_sum_NC
         time_N, block_N = time_NC.min(-1)
