@@ -55,7 +55,7 @@ def nucleus_draw(scores_NV: Tensor, key_N: Tensor, temperature: float, top_k: in
 
 
 def top(scores_NV: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    scores, tokens = scores_NV.sort(-1, descending=True, stable=True)
+    scores, tokens = torch.sort(scores_NV, dim=-1, descending=True, stable=True)
     return scores[:, :k], tokens[:, :k]
 
 
