@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from diffq.config import Request, compose
-from diffq.layers import Layers
 from diffq.errors import UserError
+from diffq.layers import Layers
 from diffq.options import Options
 from diffq.settings import describe_range, type_name
 from diffq.store.files import read_json

@@ -14,6 +14,7 @@ from diffq.diffusion.contracts import Canvas, OnStep, Process
 from diffq.rng import Rng
 from diffq.settings import Settings
 
+
 @dataclass(frozen=True, kw_only=True)
 class Sampler(Settings):
     """Registered subclasses name the processes they serve, declare their dials as fields with `setting(...)`, and

@@ -48,7 +48,9 @@ def test_predictions_are_nearly_those_of_float32(dtype: str, near: float, branch
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-@pytest.mark.parametrize(("family", "sampler"), [("gaussian", "clamp_before_cfg"), ("causal_seq2seq", "autoregressive")])
+@pytest.mark.parametrize(
+    ("family", "sampler"), [("gaussian", "clamp_before_cfg"), ("causal_seq2seq", "autoregressive")]
+)
 def test_every_family_samples_in_it(dtype: torch.dtype, family: str, sampler: str) -> None:
     torch.manual_seed(0)
     model = MODELS[family](**SIZES).build(VOCABULARY)
