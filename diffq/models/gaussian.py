@@ -71,10 +71,10 @@ class GaussianSeq2Seq(TrainableModel):
 
     def enter(self, y_BLE: Tensor, t_B: Tensor) -> Tensor:
         """The decoder's input: up-projection, positions and time."""
-        time_BD = sinusoids(t_B, self.settings.width)
+        time_BD = sinusoids(t_B, self.settings.width).to(y_BLE.dtype)
         if self.settings.time_mlp:
             time_BD = self.time_mlp(time_BD)
-        return self.net.place(y_BLE) + time_BD[:, None].to(y_BLE.dtype)
+        return self.net.place(y_BLE) + time_BD[:, None]
 
     def predict(
         self, y_BLE: Tensor, t_B: Tensor, valid_BL: Tensor | None, source_BS: Tensor, source_valid_BS: Tensor | None
