@@ -18,14 +18,16 @@ BLOCK_LANE = 1 << 40
 
 def race(weights_NV: Tensor, key_N: Tensor) -> Tensor:
     """The two-level exponential race over weights: first between the sums of blocks, then within the winner."""
-    n, v = weights_NV.shape
-    padded = torch.nn.functional.pad(weights_NV, (0, -v % BLOCK)).view(n, math.ceil(v / BLOCK), BLOCK)
-    block_lanes = BLOCK_LANE + torch.arange(padded.shape[1], device=weights_NV.device)
-    block_N = (exponential(key_N[:, None], block_lanes) / padded.sum(-1).double()).argmin(-1)
-    winner_N256 = padded[torch.arange(n, device=weights_NV.device), block_N].double()
+    v = weights_NV.shape[1]
+    whole = v // BLOCK
+    sums_NC = weights_NV[:, : whole * BLOCK].unflatten(1, (whole, BLOCK)).sum(-1)
+    if v % BLOCK:
+        sums_NC = torch.cat([sums_NC, weights_NV[:, whole * BLOCK :].sum(-1, keepdim=True)], 1)
+    lanes = BLOCK_LANE + torch.arange(sums_NC.shape[1], device=weights_NV.device)
+    block_N = (exponential(key_N[:, None], lanes) / sums_NC.double()).argmin(-1)
     id_N256 = block_N[:, None] * BLOCK + torch.arange(BLOCK, device=weights_NV.device)
-    place_N = (exponential(key_N[:, None], id_N256) / winner_N256).argmin(-1)
-    return block_N * BLOCK + place_N
+    winner_N256 = weights_NV.gather(1, id_N256.clamp(max=v - 1)).double().masked_fill(id_N256 >= v, 0)
+    return id_N256.gather(1, (exponential(key_N[:, None], id_N256) / winner_N256).argmin(-1, keepdim=True)).squeeze(1)
 
 
 def draw(scores_NV: Tensor, key_N: Tensor | None, temperature: float) -> Tensor:

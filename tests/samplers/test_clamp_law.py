@@ -25,7 +25,7 @@ from diffq.samplers.clamping import (
     DPMSolverPP,
 )
 
-ROWS = 20_000
+ROWS = 12_000
 TABLE = torch.tensor([[0.0, 0.0], [1.0, 0.2], [-0.3, 1.1], [0.8, -0.9]])
 
 
