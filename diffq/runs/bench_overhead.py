@@ -1,0 +1,109 @@
+"""`diffq bench overhead`: where the time of our samplers goes, and how near it is to the floor.
+
+The floor is the time that this machine's matrix product needs for the multiplications that cannot be avoided: the
+network on every token that is no padding, and one projection of every clamped position on the vocabulary.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import torch
+
+from diffq.config import Request
+from diffq.data.canvases import BATCH_TOKENS, build_canvas, plan_batches
+from diffq.rng import Rng
+from diffq.runs.bench import chosen
+from diffq.runs.bench_samplers import DIALS, STEPS, Bench, open_bench, open_sampler
+
+
+def run(request: Request) -> list[dict[str, Any]]:
+    """The rows: seconds in all, the shares of network, projection and the rest, the floor and its share."""
+    names = chosen(list(DIALS), request.flags.names)
+    config, bench = open_bench(request)
+    rate = _multiplications_a_second(bench.model.settings.width)
+    rows = []
+    for name in names:
+        print(f"diffq: timing {name} …", file=sys.stderr, flush=True)
+        sampler, _ = open_sampler(name)
+        rows.append(_row(name, bench, sampler, config.batch_tokens or BATCH_TOKENS, rate))
+    return rows
+
+
+class _Clock:
+    """A denoiser whose sessions add up the seconds in `run` and in `read`."""
+
+    def __init__(self, denoiser: Any):
+        self._denoiser = denoiser
+        self.seconds = {"open": 0.0, "run": 0.0, "read": 0.0}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._denoiser, name)
+
+    def open(self, *arguments: Any) -> Any:
+        session = self.timed("open", self._denoiser.open)(*arguments)
+        for name in ("run", "read"):
+            setattr(session, name, self.timed(name, getattr(session, name)))
+        return session
+
+    def timed(self, name: str, function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*arguments)
+            self.seconds[name] += time.perf_counter() - began
+            return result
+
+        return call
+
+
+def _row(name: str, bench: Bench, sampler: Any, batch_tokens: int, rate: float) -> dict[str, Any]:
+    clock = _Clock(bench.denoiser)
+    source_lengths = [len(s) for s in bench.sources]
+    plan = plan_batches([bench.lengths], source_lengths, batch_tokens)
+    padded = 0
+    began = time.perf_counter()
+    for batch in plan:
+        canvas = build_canvas(batch.rows, dict(enumerate(bench.sources)), bench.pad, bench.mask)
+        padded += canvas.tokens_BL.numel()
+        sampler(clock, canvas, Rng(0))
+    total = time.perf_counter() - began
+    floor = _unavoidable(bench, sampler) / rate
+    return {
+        "name": name,
+        "seconds": total,
+        "network": clock.seconds["run"] / total,
+        "projection": clock.seconds["read"] / total,
+        "source": clock.seconds["open"] / total,
+        "rest": 1 - sum(clock.seconds.values()) / total,
+        "padding": 1 - sum(bench.lengths) / padded,
+        "floor_seconds": floor,
+        "floor_share": floor / total,
+    }
+
+
+def _unavoidable(bench: Bench, sampler: Any) -> float:
+    """Multiply-adds of a whole run: guided rows need everything but cross-attention twice."""
+    s = bench.model.settings
+    tokens, guided = sum(bench.lengths), 2 if sampler.needs_guidance() else 1
+    layer = 12 * s.width**2 * guided + 2 * s.width**2  # self-attention and feed-forward; cross-attention's q and out
+    ends = 2 * s.embedding * s.width * guided
+    attention = sum(2 * n * n * s.width * guided for n in bench.lengths)
+    attention += sum(2 * n * len(x) * s.width for n, x in zip(bench.lengths, bench.sources, strict=True))
+    step = tokens * (s.decoder_layers * layer + ends) + s.decoder_layers * attention
+    projections = tokens * bench.denoiser.vocab_size * s.embedding
+    clamps = guided if sampler.order == "before" else 0
+    return STEPS * (step + clamps * projections) + projections
+
+
+def _multiplications_a_second(width: int) -> float:
+    """Multiply-adds a second of a matrix product as large as those of the network."""
+    a, b = torch.randn(2048, width), torch.randn(width, 4 * width)
+    a @ b
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - began)
+    return 2048 * width * 4 * width / min(seconds)
