@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,14 @@ class Workbench:
     def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
         """The batches of a point: a function of the point alone."""
         source_lengths = [len(self.sources[e.index]) for e in self.examples]
+        indices = [e.index for e in self.examples]
         lengths = [self.lengths(config, sample, source_lengths) for sample in range(config.num_samples)]
-        return plan_batches(lengths, source_lengths, batch_tokens, [e.index for e in self.examples])
+        if config.sampler.takes_length:
+            return plan_batches(lengths, source_lengths, batch_tokens, indices)
+        # A model that ends by itself is given all the room there is, but will take about as much as the source.
+        batches = plan_batches([source_lengths] * config.num_samples, source_lengths, batch_tokens, indices)
+        room = lengths[0][0]
+        return [replace(b, rows=tuple(replace(row, length=room) for row in b.rows)) for b in batches]
 
     def lengths(self, config: Config, sample: int, source_lengths: Sequence[int]) -> list[int]:
         """The target length of one sample of each source, in tokens; the longest there is where the model itself
