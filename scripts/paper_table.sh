@@ -13,6 +13,7 @@ for plan in outputs/sweeps/*/plan.jsonl; do
     if [ -z "$newest" ] || [ "$plan" -nt "$newest" ]; then newest=$plan; fi
 done
 if [ -n "$newest" ]; then
+    echo "Measured in $(dirname "$newest"), the newest sweep of $dataset here:"
     exec "$diffq" report "$(dirname "$newest")" "paper=$paper"
 fi
 for kept in "docs/results/$dataset"-{gpu,cpu}/"paper-$paper.md"; do
