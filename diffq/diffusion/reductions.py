@@ -4,15 +4,15 @@ A projection is handed over in tiles of consecutive token ids, each a matrix of 
 −inf excludes a token. A reduction keeps a few numbers a position and never sees the whole row at once, so memory does
 not grow with the vocabulary.
 
-    Draw      a keyed categorical draw: exact at any vocabulary size, at any temperature
-    NucleusDraw  the same from the top-k tokens or the nucleus of mass top-p
     Top       the k best scores and their tokens
     LogZ      log Σ exp(score)
     LogProb   the normalised log-probability of one given token a position
     LogPower  log Σ p^α of the normalised distribution
     Entropy   Shannon (order 1) or Rényi entropy, in nats
 
-Shape suffixes: N positions, T tokens of a tile, C blocks of a tile.
+Draws of tokens are reductions too; they are in `draws`.
+
+Shape suffixes: N positions, T tokens of a tile.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffq.rng import exponential
-
-BLOCK = 256  # ids a block of the exponential race; stored samples depend on it
-_BLOCK_LANE = 1 << 40  # lanes of blocks, apart from those of token ids
+ALIGNMENT = 256  # tiles begin at multiples of it, so that draws may work in blocks
+# Positions and scores a tile: 4 MiB suits a CPU's cache and its matrix product, 512 MiB keeps a GPU busy.
+_CPU_TILE, _GPU_TILE = (1024, 1 << 20), (16384, 1 << 27)
 
 
 class Accumulator(Protocol):
@@ -56,7 +55,7 @@ class Reduction(Protocol):
         ...
 
 
-class _Plain:
+class Plain:
     """A reduction that takes scores as they are: where there is a factor, every tile is multiplied by it first."""
 
     order_only = False
@@ -66,11 +65,13 @@ class _Plain:
 
     def start(self, part: slice, factor: float = 1.0) -> Accumulator:
         accumulator = self.accumulator(part)
-        return accumulator if factor == 1 else _Scaled(accumulator, factor)
+        return accumulator if factor == 1 else Scaled(accumulator, factor)
 
 
 @dataclass(frozen=True)
-class _Scaled:
+class Scaled:
+    """Hands its tiles on, multiplied by the factor."""
+
     inner: Accumulator
     factor: float
 
@@ -88,18 +89,24 @@ def read_tiles(
     reduce: Sequence[Reduction],
     *,
     factor: float = 1.0,
-    rows_a_tile: int = 512,
-    words_a_tile: int = 2048,
+    rows_a_tile: int | None = None,
+    words_a_tile: int | None = None,
+    device: torch.device | None = None,
 ) -> tuple[Any, ...]:
     """Runs reductions over a projection.
 
     project(part, first, last) gives values of tokens first … last−1 at the positions of `part`; the scores are
     `factor` times them (−1 where they are distances: that saves a pass over every tile).
     Returns one result a reduction, concatenated over positions (tuples of tensors element by element).
+    Where the sizes are None the device decides them; few positions are read in few, wide tiles.
     Peak memory is that of rows_a_tile × words_a_tile scores, whatever the vocabulary and the batch.
     """
-    if words_a_tile % BLOCK:
-        raise ValueError(f"words_a_tile must be a multiple of {BLOCK}, not {words_a_tile}")
+    rows, scores = _GPU_TILE if device is not None and device.type == "cuda" else _CPU_TILE
+    rows_a_tile = rows_a_tile or rows
+    if words_a_tile is None:
+        words_a_tile = max(4, scores // max(1, min(positions, rows_a_tile)) // ALIGNMENT) * ALIGNMENT
+    if words_a_tile % ALIGNMENT:
+        raise ValueError(f"words_a_tile must be a multiple of {ALIGNMENT}, not {words_a_tile}")
     parts: list[tuple[Any, ...]] = []
     for begin in range(0, max(positions, 1), rows_a_tile):
         part = slice(begin, min(begin + rows_a_tile, positions))
@@ -119,97 +126,7 @@ def _concatenate(results: list[Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """A token from softmax(scores / temperature): the two-level exponential race, or the argmax at temperature 0.
-
-    Level one: blocks of 256 ids with weights S_b = Σ exp(score/temperature); the winner is argmin_b E_b / S_b.
-    Level two: within the winner, argmin_v E_v / exp(score_v/temperature). Both E are keyed standard exponentials, so
-    the token has exactly the softmax's law (a minimum of exponentials falls on each with probability proportional to
-    its rate), and a small change of the scores rarely changes it. Ties at temperature 0 go to the lowest id.
-
-    key_N: 64-bit keys (diffq.rng), one a position; not needed at temperature 0.
-    Returns token ids, int64.
-    """
-
-    key_N: Tensor | None = None
-    temperature: float = 1.0
-
-    @property
-    def order_only(self) -> bool:
-        return self.temperature == 0
-
-    def start(self, part: slice, factor: float = 1.0) -> Accumulator:
-        if self.temperature == 0:
-            return _Argmax() if factor == 1 else _Scaled(_Argmax(), factor)
-        if self.key_N is None:
-            raise ValueError("a draw at temperature > 0 needs keys")
-        return _Race(self.key_N[part], factor / self.temperature)
-
-
-class _Argmax:
-    def __init__(self) -> None:
-        self.best_N: Tensor | None = None
-
-    def tile(self, scores_NT: Tensor, first: int) -> None:
-        score_N, token_N = scores_NT.max(-1)
-        token_N = token_N + first
-        if self.best_N is None:
-            self.best_N, self.token_N = score_N, token_N
-        else:
-            better_N = score_N > self.best_N
-            self.best_N = torch.where(better_N, score_N, self.best_N)
-            self.token_N = torch.where(better_N, token_N, self.token_N)
-
-    def result(self) -> Tensor:
-        return self.token_N
-
-
-class _Race:
-    """Level one over the blocks of each tile; the 256 values of the block that leads are carried along.
-
-    Weights are taken relative to the heaviest token of the tile, in float32. What underflows there, below e^−87 of
-    it, could not have won: exponentials of 53 bits lie between e^−36.7 and e^3.7.
-    """
-
-    def __init__(self, key_N: Tensor, factor: float):
-        self.key_N = key_N
-        self.factor = factor
-        self.time_N: Tensor | None = None
-
-    def tile(self, values_NT: Tensor, first: int) -> None:
-        n, t = values_NT.shape
-        if t % BLOCK:
-            never = math.copysign(math.inf, -self.factor)
-            values_NT = torch.nn.functional.pad(values_NT, (0, BLOCK - t % BLOCK), value=never)
-        largest = torch.finfo(values_NT.dtype).max / max(abs(self.factor), 1.0) / 2
-        peak_N = (values_NT.amax(-1) if self.factor > 0 else values_NT.amin(-1)).clamp_(-largest, largest)
-        weights_NT = torch.add(peak_N[:, None] * -self.factor, values_NT, alpha=self.factor).exp_()
-        log_sum_NC = (
-            weights_NT.unflatten(1, (-1, BLOCK)).sum(-1).double().log_() + peak_N[:, None].double() * self.factor
-        )
-        blocks_NC256 = values_NT.unflatten(1, (-1, BLOCK))
-        lanes = torch.arange(blocks_NC256.shape[1], device=values_NT.device) + (_BLOCK_LANE + first // BLOCK)
-        time_NC = exponential(self.key_N[:, None], lanes).log_() - log_sum_NC
-        time_N, block_N = time_NC.min(-1)
-        leader_N256 = blocks_NC256[torch.arange(n, device=block_N.device), block_N]
-        first_id_N = first + block_N * BLOCK
-        if self.time_N is None:
-            self.time_N, self.leader_N256, self.first_id_N = time_N, leader_N256, first_id_N
-        else:
-            better_N = time_N < self.time_N
-            self.time_N = torch.where(better_N, time_N, self.time_N)
-            self.first_id_N = torch.where(better_N, first_id_N, self.first_id_N)
-            self.leader_N256 = torch.where(better_N[:, None], leader_N256, self.leader_N256)
-
-    def result(self) -> Tensor:
-        ids_N256 = self.first_id_N[:, None] + torch.arange(BLOCK, device=self.first_id_N.device)
-        race_N256 = exponential(self.key_N[:, None], ids_N256).log_()
-        race_N256 -= self.leader_N256.double() * self.factor
-        return ids_N256.gather(1, race_N256.argmin(-1, keepdim=True)).squeeze(1)
-
-
-@dataclass(frozen=True)
-class Top(_Plain):
+class Top(Plain):
     """The k best scores, descending, and their tokens: (scores_NK, tokens_NK)."""
 
     k: int = 1
@@ -258,7 +175,7 @@ class _LogSumExp:
 
 
 @dataclass(frozen=True)
-class LogZ(_Plain):
+class LogZ(Plain):
     """log Σ exp(score), float64."""
 
     def accumulator(self, part: slice) -> Accumulator:
@@ -266,7 +183,7 @@ class LogZ(_Plain):
 
 
 @dataclass(frozen=True)
-class LogProb(_Plain):
+class LogProb(Plain):
     """The normalised log-probability of the given token at each position, float64; −inf for an excluded token."""
 
     token_N: Tensor
@@ -293,7 +210,7 @@ class _LogProb(_LogSumExp):
 
 
 @dataclass(frozen=True)
-class LogPower(_Plain):
+class LogPower(Plain):
     """log Σ_v p(v)^alpha of the normalised distribution, float64: 0 at alpha 1, ≤ 0 above it."""
 
     alpha: float
@@ -316,7 +233,7 @@ class _LogPower:
 
 
 @dataclass(frozen=True)
-class Entropy(_Plain):
+class Entropy(Plain):
     """The entropy of the normalised distribution in nats, float64.
 
     order 1: Shannon, log Z − Σ p·score. Another order a > 0: Rényi, log(Σ p^a) / (1 − a). inf: −log max p.
@@ -374,46 +291,3 @@ class _Renyi:
         if math.isfinite(self.order):
             return self.inner.result() / (1 - self.order)
         return self.plain.result() - self.inner.result()[0].squeeze(1).double()
-
-
-@dataclass(frozen=True)
-class NucleusDraw(_Plain):
-    """A draw from the top-k tokens, then from the nucleus of mass top_p, after dividing by the temperature.
-
-    The token that crosses top_p is included, as in Hugging Face's `generate`; top_k=0 and top_p=1 are off. Ties at
-    either edge are kept on the side of the lower id. The draw itself is `Draw`'s race on what is left.
-    Unlike its siblings it holds the scores of its positions over the whole vocabulary while it works (at most
-    rows_a_tile × vocabulary), since a nucleus is known only when all is sorted.
-    """
-
-    key_N: Tensor
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def accumulator(self, part: slice) -> Accumulator:
-        return _NucleusDraw(self, part)
-
-
-class _NucleusDraw:
-    def __init__(self, what: NucleusDraw, part: slice):
-        self.what, self.part = what, part
-        self.tiles: list[Tensor] = []
-
-    def tile(self, scores_NT: Tensor, first: int) -> None:
-        self.tiles.append(scores_NT.clone())
-
-    def result(self) -> Tensor:
-        what = self.what
-        scores_NV = torch.cat(self.tiles, 1)
-        sorted_NV, order_NV = torch.sort(scores_NV, dim=-1, descending=True, stable=True)
-        probability_NV = (sorted_NV.double() / what.temperature).softmax(-1)
-        if what.top_k:
-            probability_NV[:, what.top_k :] = 0
-            probability_NV /= probability_NV.sum(-1, keepdim=True)
-        before_NV = probability_NV.cumsum(-1) - probability_NV
-        drop_NV = (probability_NV == 0) | (before_NV >= what.top_p if what.top_p < 1 else False)
-        scores_NV = scores_NV.scatter(1, order_NV, sorted_NV.masked_fill(drop_NV, -math.inf))
-        race = _Race(what.key_N[self.part], 1.0 / what.temperature)
-        race.tile(scores_NV, 0)
-        return race.result()

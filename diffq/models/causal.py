@@ -141,7 +141,7 @@ class CausalSession:
         def project(part: slice, first: int, last: int) -> Tensor:
             return (inner_NE[part] @ net.embed.weight[first:last].detach().t()).float()
 
-        return read_tiles(project, len(inner_NE), self.denoiser.vocab_size, reduce)
+        return read_tiles(project, len(inner_NE), self.denoiser.vocab_size, reduce, device=hidden_BKD.device)
 
     def select(self, rows_K: Tensor) -> None:
         self.source_valid_BS = None if self.source_valid_BS is None else self.source_valid_BS[rows_K]

@@ -261,8 +261,8 @@ class EmbeddingSession:
             return (query_NF[part] @ denoiser.augmented_VF[first:last].t()).relu_().sqrt_()
 
         if all(r.order_only for r in reduce):
-            return read_tiles(nearness, len(y_NE), denoiser.vocab_size, reduce)
-        return read_tiles(distance, len(y_NE), denoiser.vocab_size, reduce, factor=-1.0)
+            return read_tiles(nearness, len(y_NE), denoiser.vocab_size, reduce, device=y_NE.device)
+        return read_tiles(distance, len(y_NE), denoiser.vocab_size, reduce, factor=-1.0, device=y_NE.device)
 
     def select(self, rows_K: Tensor) -> None:
         pick = lambda x: None if x is None else x[rows_K]  # noqa: E731

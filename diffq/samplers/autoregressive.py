@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process, Step
-from diffq.diffusion.reductions import Draw, NucleusDraw, Reduction
+from diffq.diffusion.draws import Draw, NucleusDraw
+from diffq.diffusion.reductions import Reduction
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
 from diffq.samplers.base import Sampler

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import GUIDED, Canvas, OnStep, Process, Step, branches_for, guide
+from diffq.diffusion.draws import Draw
 from diffq.diffusion.gaussian import diffuse
-from diffq.diffusion.reductions import Draw
 from diffq.diffusion.solvers import SolverStep
 from diffq.rng import Rng, Stream, normal
 from diffq.samplers.base import Sampler

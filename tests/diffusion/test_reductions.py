@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import reductions as dense
 
-from diffq.diffusion.reductions import Draw, Entropy, LogPower, LogProb, LogZ, NucleusDraw, Top, read_tiles
+from diffq.diffusion.draws import Draw, NucleusDraw
+from diffq.diffusion.reductions import Entropy, LogPower, LogProb, LogZ, Top, read_tiles
 from diffq.rng import Rng, Stream, exponential
 
 

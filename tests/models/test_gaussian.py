@@ -9,7 +9,8 @@ from reference import tiny
 from reference.embedding import pad
 
 from diffq.diffusion.contracts import COND, GUIDED, UNCOND
-from diffq.diffusion.reductions import Draw, Entropy, LogProb, Top
+from diffq.diffusion.draws import Draw
+from diffq.diffusion.reductions import Entropy, LogProb, Top
 from diffq.errors import UserError
 from diffq.models.base import PairBatch, Totals
 from diffq.rng import Rng, Stream, training_normals, uniform
