@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from diffq.cli import main
-from diffq.cli_complete import complete, fields_of, read_classes
-from diffq.cli_parsers import VERBS
+from diffq.cli.complete import complete, fields_of, read_classes
+from diffq.cli.parsers import VERBS
 from diffq.config import Request
-from diffq.config_checks import root_keys
+from diffq.config.checks import root_keys
 from diffq.registry import DATASETS, METRICS, MODELS, SAMPLERS
 
 ROOT = Path(__file__).parent.parent

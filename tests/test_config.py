@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffq.config
-from diffq.composer import Composer
-from diffq.conf_files import builtin_dir, group_files
-from diffq.config import Config, as_mapping, from_mapping, identity
+from diffq.config import Config, from_mapping, identity
+from diffq.config.composer import Composer
+from diffq.config.files import builtin_dir, group_files
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
-from diffq.settings import key_fields
+from diffq.settings import as_mapping, key_fields
 
 CONF = [builtin_dir()]
 _composers: dict[str, Composer] = {}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from diffq import plugins
+from diffq.config.options import Options
 from diffq.errors import UserError
-from diffq.options import Options
 from diffq.registry import SAMPLERS
 
 PAGE = Path(__file__).parent.parent / "docs/plugins.md"

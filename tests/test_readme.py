@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffq.cli import read_request
-from diffq.cli_parsers import VERBS, parser_for
+from diffq.cli.parsers import VERBS, parser_for
 from diffq.config import compose
 from diffq.runs.grid import expand
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffq.config_checks import dial_owners, root_keys
+from diffq.config.checks import dial_owners, root_keys
 from diffq.errors import UserError
 from diffq.registry import DATASETS, METRICS, MODELS, SAMPLERS, Registry
 

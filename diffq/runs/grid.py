@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffq.composer import Composer
 from diffq.config import Config, identity
-from diffq.config_checks import dials_of
+from diffq.config.checks import dials_of
+from diffq.config.composer import Composer
+from diffq.config.hydra import is_launcher_key, parse_argument, quoted
 from diffq.errors import UserError
-from diffq.hydra_compose import is_launcher_key, parse_argument, quoted
 
 # One sweep has one of each of these: they say nothing about a point's samples.
 _NOT_SWEPT = ("outputs", "plugins", "device", "batch_tokens", "experiment", "paper", "trainer", "tracker", "metric")

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from diffq.conf_files import builtin_dir
 from diffq.config import from_mapping
+from diffq.config.files import builtin_dir
+from diffq.config.hydra import is_launcher_key, launcher_config, version_base
 from diffq.errors import UserError
-from diffq.hydra_compose import is_launcher_key, launcher_config, version_base
 from diffq.store.point import Busy, Point
 
 Outcome = Literal["done", "busy", "failed"]

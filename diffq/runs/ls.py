@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from diffq.config import Request, compose
+from diffq.config.layers import Layers
+from diffq.config.options import Options
 from diffq.errors import UserError
-from diffq.layers import Layers
-from diffq.options import Options
 from diffq.settings import describe_range, type_name
 from diffq.store.files import read_json
 from diffq.store.identity import show_value

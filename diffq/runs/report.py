@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from diffq.conf_files import group_files, read_mapping, search_dirs
 from diffq.config import Config, Request
+from diffq.config.files import group_files, read_mapping, search_dirs
 from diffq.errors import UserError
 from diffq.metrics.intervals import resample
 from diffq.report.frontier import (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from diffq.config_sections import TrackerSettings
+from diffq.config.sections import TrackerSettings
 from diffq.store.index import Record
 
 _PATIENCE = 2.0  # seconds to wait for the tracker's host; its own client hangs for 20 without a network

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, Request, compose
-from diffq.config_sections import TrainerSettings
+from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
 from diffq.runs.training.journal import RUN, claimed, remove_leftovers
 from diffq.settings import as_mapping, key_fields

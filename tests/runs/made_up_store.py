@@ -8,9 +8,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from diffq.config import as_mapping, compose
+from diffq.config import compose
 from diffq.data.tokenizers import build_tokenizer
-from diffq.settings import key_fields
+from diffq.settings import as_mapping, key_fields
 from diffq.store import Identity, PlanRow, Store, SweepFolder, digest_sources
 
 SOURCES, SAMPLES = 20, 3

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffq.composer import Composer
-from diffq.conf_files import builtin_dir, group_files
 from diffq.config import identity
+from diffq.config.composer import Composer
+from diffq.config.files import builtin_dir, group_files
+from diffq.config.hydra import launcher_config
 from diffq.errors import UserError
-from diffq.hydra_compose import launcher_config
 from diffq.runs.grid import expand, written
 
 COMPOSER = Composer(verb="sweep")
@@ -119,7 +119,7 @@ def test_a_points_words_compose_the_point_alone(scales: list, steps: list[int]) 
 @given(st.text(min_size=1, max_size=12).filter(lambda t: t.isprintable()))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_written_so_that_it_is_read_again(text: str) -> None:
-    from diffq.hydra_compose import parse_argument
+    from diffq.config.hydra import parse_argument
 
     for key in ("dataset.name", "checkpoint"):
         argument = parse_argument(written(key, text), lambda _: [])

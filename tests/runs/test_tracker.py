@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from diffq.config_sections import TrackerSettings
+from diffq.config.sections import TrackerSettings
 from diffq.runs import tracker
 from diffq.store.index import Record
 

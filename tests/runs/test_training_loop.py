@@ -14,7 +14,7 @@ import torch
 import toy_training as toy
 from accelerate.state import AcceleratorState
 
-from diffq.config_sections import TrainerSettings
+from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
 from diffq.models.base import PairBatch
 from diffq.models.checkpoints import read_tensors

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffq.config_sections import TrainerSettings
+from diffq.config.sections import TrainerSettings
 from diffq.models.base import PairBatch, Totals, TrainableModel
 from diffq.rng import Rng, Stream, normal, uniform
 from diffq.runs.training.loop import Job, Trainer

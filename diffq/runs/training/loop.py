@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffq.config_sections import TrainerSettings
+from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
 from diffq.models.base import PairBatch, Totals, TrainableModel
 from diffq.models.checkpoints import WEIGHTS, tensors_of, write_tensors

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffq.config_sections import TrainerSettings
+from diffq.config.sections import TrainerSettings
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

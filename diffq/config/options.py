@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from diffq import plugins
-from diffq.conf_files import GROUPS, check_group_folders, group_files, kind_of, read_mapping, search_dirs
-from diffq.config_checks import check_registered_dials
+from diffq.config.checks import check_registered_dials
+from diffq.config.files import GROUPS, check_group_folders, group_files, kind_of, read_mapping, search_dirs
+from diffq.config.hydra import Fragments
 from diffq.errors import UserError, did_you_mean, unknown
-from diffq.hydra_compose import Fragments
 from diffq.registry import DATASETS, METRICS, MODELS, SAMPLERS
 
 REGISTRIES = {"model": MODELS, "dataset": DATASETS, "sampler": SAMPLERS, "metric": METRICS}

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffq.conf_files import GROUPS, read_mapping
-from diffq.config import RootSettings
-from diffq.config_checks import dial_owners, refuse_key
-from diffq.config_sections import TrainerSettings
+from diffq.config.checks import dial_owners, refuse_key
+from diffq.config.files import GROUPS, read_mapping
+from diffq.config.hydra import Argument, parse_argument
+from diffq.config.options import Options
+from diffq.config.schema import RootSettings
+from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
-from diffq.hydra_compose import Argument, parse_argument
-from diffq.options import Options
 
 ROOT = tuple(f.name for f in dataclasses.fields(RootSettings))
 SECTIONS = ("model", "dataset", "sampler", "metric", "trainer", "tracker")

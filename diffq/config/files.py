@@ -18,7 +18,7 @@ GROUPS = ("model", "dataset", "sampler", "metric", "trainer", "tracker", "experi
 
 def builtin_dir() -> Path:
     """The folder of the YAML that travels with diffq."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
             return folder

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffq.cli_parsers import TAKES_RUNS, VERBS, overview, parser_for
+from diffq.cli.parsers import TAKES_RUNS, VERBS, overview, parser_for
 from diffq.config import Request
 from diffq.errors import UserError, unknown
 
@@ -47,12 +47,12 @@ def _main(words: list[str]) -> int:
         print(f"diffq {__version__}")
         return 0
     if verb == "__complete":
-        from diffq.cli_complete import complete
+        from diffq.cli.complete import complete
 
         print("\n".join(complete(rest)))
         return 0
     if verb == "completion":
-        from diffq.cli_complete import script
+        from diffq.cli.complete import script
 
         print(script(rest), end="")
         return 0
@@ -112,7 +112,8 @@ def _print_config(request: Request) -> int:
     """Prints the composed, typed configuration; of a sweep each point's."""
     import json
 
-    from diffq.config import as_mapping, compose
+    from diffq.config import compose
+    from diffq.settings import as_mapping
 
     if request.verb == "sweep":
         from diffq.runs.grid import expand

@@ -9,12 +9,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from diffq.conf_files import GROUPS
+from diffq.config.files import GROUPS
 from diffq.errors import UserError, did_you_mean
 from diffq.registry import SAMPLERS
 
 if TYPE_CHECKING:
-    from diffq.config import Config
+    from diffq.config.schema import Config
 
 
 def dials_of(sampler: Any) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def process_of(sampler: Any) -> tuple[str, ...]:
 
 def root_keys() -> tuple[str, ...]:
     """Every key at the root, the groups first."""
-    from diffq.config import RootSettings
+    from diffq.config.schema import RootSettings
 
     return (*GROUPS, *(f.name for f in dataclasses.fields(RootSettings)))
 

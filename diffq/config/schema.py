@@ -2,7 +2,7 @@
 
 A `Config` is one point: model, dataset, sampler, metrics, and how they are run. `compose` makes one from `key=value`
 words; `from_mapping` makes it again from a stored `config.yaml`, without Hydra.
-This file does not know how words become values (`diffq.composer` does) and imports no component.
+This file does not know how words become values (`diffq.config.composer` does) and imports no component.
 """
 
 from __future__ import annotations
@@ -16,19 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffq import plugins
-from diffq.config_sections import TrackerSettings, TrainerSettings
+from diffq.config.sections import TrackerSettings, TrainerSettings
 from diffq.errors import UserError
-from diffq.settings import Settings, as_mapping, key_fields, setting, typed
+from diffq.settings import Settings, key_fields, setting, typed
 
 if TYPE_CHECKING:
     from diffq.data.task import DatasetSettings
     from diffq.metrics.base import Metric
     from diffq.models.base import ModelSettings
     from diffq.samplers.base import Sampler
-
-__all__ = [
-    "Choices", "Config", "MetricSuite", "Request", "RootSettings", "as_mapping", "compose", "from_mapping", "identity",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +119,9 @@ class Request:
 def compose(overrides: Sequence[str], *, verb: str = "sample", config_dirs: Sequence[Path] = ()) -> Config:
     """The typed configuration of one point. UserError, in one sentence, for everything that does not fit.
 
-    For many points keep a `diffq.composer.Composer`: it composes each choice of groups once.
+    For many points keep a `diffq.config.composer.Composer`: it composes each choice of groups once.
     """
-    from diffq.composer import Composer
+    from diffq.config.composer import Composer
 
     return Composer(verb=verb, config_dirs=config_dirs).compose(overrides)
 

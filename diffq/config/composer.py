@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffq.config import Choices, Config, MetricSuite, typed_root
-from diffq.config_checks import check_fit, process_of, refuse_dial, unfed, unready
-from diffq.config_sections import TrackerSettings, TrainerSettings
+from diffq.config.checks import check_fit, process_of, refuse_dial, unfed, unready
+from diffq.config.layers import ROOT, Layer, Layers
+from diffq.config.options import Options
+from diffq.config.schema import Choices, Config, MetricSuite, typed_root
+from diffq.config.sections import TrackerSettings, TrainerSettings
 from diffq.errors import UserError, did_you_mean, unknown
-from diffq.layers import ROOT, Layer, Layers
-from diffq.options import Options
 from diffq.settings import typed
 
 SUITE_KEYS = ("metrics", "x", "y", "help")

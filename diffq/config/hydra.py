@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffq.conf_files import builtin_dir
+from diffq.config.files import builtin_dir
 from diffq.errors import UserError, unknown
 
 PATH_KEYS = ("checkpoint", "outputs")

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffq.cli_parsers import BENCHES, LISTED, TAKES_RUNS, VERBS, flags_of
-from diffq.conf_files import GROUPS, group_files, kind_of, search_dirs
+from diffq.cli.parsers import BENCHES, LISTED, TAKES_RUNS, VERBS, flags_of
+from diffq.config.files import GROUPS, group_files, kind_of, search_dirs
 from diffq.errors import UserError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -74,7 +74,7 @@ def _values(key: str, value: str, folders: Sequence[Path]) -> Iterator[str]:
 
 
 def _keys(verb: str, before: Sequence[str], folders: Sequence[Path]) -> Iterator[str]:
-    from diffq.config_checks import root_keys
+    from diffq.config.checks import root_keys
 
     yield from root_keys()
     chosen = {k: v for k, equals, v in (w.partition("=") for w in before) if equals}
@@ -122,10 +122,10 @@ class _Class:
 
 def read_classes() -> dict[str, _Class]:
     """The classes of all component packages by name, read from their source text and not imported."""
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     found: dict[str, _Class] = {}
     sources = [p for package in _PACKAGES.values() for p in sorted((root / package).rglob("*.py"))]
-    for path in [*sources, root / "config_sections.py"]:
+    for path in [*sources, root / "config" / "sections.py"]:
         text = path.read_text(encoding="utf-8")
         if "class " not in text or ("Settings" not in text and "register" not in text and "Sampler" not in text):
             continue
