@@ -82,6 +82,11 @@ def row_id(source: int, sample: int) -> int:
     return (sample << 32) | source
 
 
+def source_of(row: int) -> int:
+    """The source of a row id."""
+    return row & 0xFFFFFFFF
+
+
 class Session(Protocol):
     """A denoiser opened on one canvas: the source is encoded, guidance rows and caches are set up.
 

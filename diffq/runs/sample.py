@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def run(request: Request) -> int:
         rows = _own_sources(config, bench, sources, template, request.flags.watch)
         _show(rows, request.json)
         return 0
-    with _watching(request.flags.watch, bench.loaded.tokenizer, [e.source for e in bench.examples]) as on_step:
+    texts = {e.index: e.source for e in bench.examples}
+    with _watching(request.flags.watch, bench.loaded.tokenizer, texts) as on_step:
         rows, folder = _point(config, bench, on_step, quiet=request.json)
     _show(rows, request.json, folder)
     return 0
@@ -83,7 +84,7 @@ def _own_sources(
         for k in range(config.num_samples)
     ]
     rows = []
-    with _watching(watch, tokenizer, sources) as on_step:
+    with _watching(watch, tokenizer, dict(enumerate(sources))) as on_step:
         for batch in plan_batches(lengths, source_lengths, bench.batch_tokens(config)):
             canvas = build_canvas(
                 batch.rows, bench.sources, tokenizer.pad, tokenizer.mask, {0: keep}, device=bench.device
@@ -112,7 +113,7 @@ def _template(template: str, tokenizer: Any) -> tuple[dict[int, int], int]:
 
 
 @contextlib.contextmanager
-def _watching(watch: bool, tokenizer: Any, sources: Sequence[str]) -> Iterator[Any]:
+def _watching(watch: bool, tokenizer: Any, sources: Mapping[int, str]) -> Iterator[Any]:
     if not watch:
         yield None
         return

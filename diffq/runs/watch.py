@@ -6,7 +6,7 @@ Where there is no terminal, plain lines. It reads drafts through `on_step` and c
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from diffq.diffusion.contracts import Step
+from diffq.diffusion.contracts import Step, source_of
 
 _SHOWN = 8
 _PAUSE = 0.06  # seconds a step stays on the screen at least, so that an eye can follow
@@ -23,14 +23,16 @@ _PAUSE = 0.06  # seconds a step stays on the screen at least, so that an eye can
 class Watch:
     """A context manager whose `on_step` draws the first rows of a batch after each step.
 
-    A word that changed in this step is bright; one that has stood for a while is plain.
+    sources: the text of each source by its index.
+    A word that changed in this step is bright, the others are plain. Only the first batch is shown.
     """
 
-    def __init__(self, tokenizer: Any, sources: Sequence[str], console: Console | None = None):
-        self.tokenizer, self.sources = tokenizer, list(sources)[:_SHOWN]
+    def __init__(self, tokenizer: Any, sources: Mapping[int, str], console: Console | None = None):
+        self.tokenizer, self.sources = tokenizer, sources
         self.console = console or Console()
         self._live = Live(console=self.console, auto_refresh=False, transient=False)
         self._before: list[list[str]] = []
+        self._is_over = False
 
     def __enter__(self) -> Watch:
         if self.console.is_terminal:
@@ -42,8 +44,11 @@ class Watch:
             self._live.stop()
 
     def on_step(self, step: Step) -> None:
-        tokens_BL = step.draft()[: len(self.sources)].cpu()
-        valid_BL = step.canvas.valid_BL[: len(self.sources)].cpu()
+        if self._is_over:
+            return
+        self._is_over = step.index + 1 == step.total
+        tokens_BL = step.draft()[:_SHOWN].cpu()
+        valid_BL = step.canvas.valid_BL[:_SHOWN].cpu()
         words = [
             [self.tokenizer.token(t) for t in tokens[valid].tolist()]
             for tokens, valid in zip(tokens_BL, valid_BL, strict=True)
@@ -60,7 +65,8 @@ class Watch:
         table = Table(box=None, padding=(0, 1), show_header=False)
         table.add_column(style="dim", max_width=44, no_wrap=True, overflow="ellipsis")
         table.add_column(ratio=1)
-        for i, (source, row) in enumerate(zip(self.sources, words, strict=True)):
+        for i, (row_id, row) in enumerate(zip(step.canvas.row_B.tolist(), words, strict=False)):
+            source = self.sources[source_of(row_id)]
             before = self._before[i] if i < len(self._before) else []
             line = Text()
             for k, word in enumerate(row):

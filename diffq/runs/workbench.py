@@ -23,9 +23,9 @@ from diffq.data.lengths import LengthFit, LengthModel
 from diffq.data.task import Corpus, Example
 from diffq.diffusion.contracts import Canvas, row_id
 from diffq.errors import UserError
-from diffq.models.checkpoints import Loaded, load
+from diffq.models.checkpoints import Loaded, load, read_yaml
 from diffq.rng import Rng
-from diffq.settings import as_mapping, key_fields
+from diffq.settings import as_mapping, key_fields, typed
 from diffq.store.identity import Identity, digest_sources
 from diffq.store.root import Store, newest_training
 
@@ -154,7 +154,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def with_checkpoint(config: Config) -> Config:
-    """The configuration with the checkpoint that it is to be sampled from.
+    """The configuration with the checkpoint that it is to be sampled from, and the sizes and tokenizer that this has.
 
     Where none is named: the newest finished training of the same model and dataset; on an embedded world one is
     trained if there is none. UserError with the line to run where there is nothing to sample from.
@@ -168,17 +168,19 @@ def with_checkpoint(config: Config) -> Config:
         from diffq.runs.train import train
 
         print(f"no trained {model} of {dataset} yet: training one first, about a minute", file=sys.stderr)
-        found = train(training_of(config))
+        found = train(dataclasses.replace(config, seed=0))  # one training serves points of every seed
     if found is None:
         words = f"diffq train model={model} dataset={dataset}"
         raise UserError(f"there is no finished training of {model} on {dataset}; run: {words}{_elsewhere(config)}")
-    return dataclasses.replace(config, checkpoint=str(found))
+    trained = read_yaml(found / "config.yaml")
+    settings = {name: value for name, value in trained["model"].items() if name != "kind"}
+    return dataclasses.replace(
+        config,
+        checkpoint=str(found),
+        model=typed(type(config.model), settings, "model"),
+        dataset=config.dataset.replace(tokenizer=trained["dataset"]["tokenizer"]),
+    )
 
 
 def _elsewhere(config: Config) -> str:
     return "" if config.outputs == "outputs" else f" outputs={config.outputs}"
-
-
-def training_of(config: Config) -> Config:
-    """The configuration of the training that a point without a checkpoint needs: seed 0, whatever the point's."""
-    return dataclasses.replace(config, seed=0)
