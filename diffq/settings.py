@@ -135,7 +135,7 @@ def typed(cls: type[S], values: Mapping[str, Any], where: str) -> S:
 
 
 def type_name(hint: Any) -> str:
-    """How a type is written for a person: `int`, `float or null`, `one of a, b`."""
+    """How a type is written for a person: `a whole number`, `a number or null`, `one of a, b`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join("null" if a is None else str(a) for a in arguments)
@@ -147,7 +147,8 @@ def type_name(hint: Any) -> str:
         return "mapping"
     if hint is type(None):
         return "null"
-    return {bool: "true or false", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))
+    names = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -137,7 +137,7 @@ def test_flags_stand_anywhere(verb: list[Request]) -> None:
         (["completion"], "bash, zsh, fish"),
         (["train", "scale=2", "--cfg"], "'scale' is a dial of samplers"),
         (["sample", "--cfg", "modle=x"], "did you mean 'model'?"),
-        (["sweep", "--cfg", "sampler=cfg", "scale=1,x"], "sampler.scale='x' must be float"),
+        (["sweep", "--cfg", "sampler=cfg", "scale=1,x"], "sampler.scale='x' must be a number"),
         (["ls", "samplers", "modle=x"], "did you mean 'model'?"),
         (["ls", "samplers", "plugins=[nowhere]"], "'nowhere' was not found"),
     ],

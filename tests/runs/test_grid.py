@@ -86,7 +86,7 @@ def test_a_dial_that_some_samplers_lack_names_both() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["scale=1,2,x"], "sampler.scale='x' must be float"),
+        (["scale=1,2,x"], "sampler.scale='x' must be a number"),
         (["scale=1,-2"], "scale=-2"),
         (["outputs=/a/b,/c/d"], "one sweep has one outputs"),
         (["trainer.max_steps=100,200"], "one sweep has one trainer"),

@@ -22,14 +22,22 @@ RUN = "run.json"
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Holds a training's folder against other processes; UserError where one has it."""
+    """Holds a training's folder against other processes; UserError where one has it.
+
+    A training that failed before it wrote anything leaves no folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a", encoding="utf-8") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{folder} is being trained by another process; wait for it or stop it") from error
-        yield
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == ["lock"]:
+                (folder / "lock").unlink()
+                folder.rmdir()
 
 
 class Journal:
