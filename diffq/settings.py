@@ -142,7 +142,8 @@ def type_name(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(type_name(a) for a in arguments)
     if origin is tuple:
-        return f"list of {type_name(arguments[0])}"
+        member = type_name(arguments[0])
+        return "list of " + (f"{member[2:]}s" if member.startswith("a ") else member)
     if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         return "mapping"
     if hint is type(None):

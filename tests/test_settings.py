@@ -81,7 +81,7 @@ def test_key_leaves_out_what_does_not_determine_samples() -> None:
         ({"rate": float("nan")}, ["rate=nan"]),
         ({"rate": "1.5"}, ["sample.rate='1.5' must be a number"]),
         ({"mode": "on"}, ["sample.mode=on", "did you mean 'one'?", "one of one, two"]),
-        ({"parts": 3}, ["sample.parts=3", "list of int"]),
+        ({"parts": 3}, ["sample.parts=3", "list of whole numbers"]),
         ({"parts": [1, "x"]}, ["sample.parts[1]='x' must be a whole number"]),
         ({"inner": {"depht": 1}}, ["sample.inner 'Inner' has no setting 'depht'", "did you mean 'depth'?"]),
     ],
