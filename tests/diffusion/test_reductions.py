@@ -226,3 +226,33 @@ def test_only_a_draw_without_temperature_is_of_order_alone():
     assert Draw(None, 0.0).order_only
     others = [Draw(keys(1), 1.0), NucleusDraw(keys(1)), Top(), LogZ(), LogProb(keys(1)), LogPower(2.0), Entropy()]
     assert not any(o.order_only for o in others)
+
+
+@pytest.mark.parametrize(("positions", "vocab_size"), [(5, 300), (700, 50_257), (40_000, 126_464)])
+def test_no_tile_is_larger_than_the_device_wants(positions: int, vocab_size: int) -> None:
+    """Memory does not grow with positions × vocabulary: a tile has at most 2^20 scores, or four blocks of one row."""
+    largest, seen = 0, 0
+
+    def project(part: slice, first: int, last: int) -> torch.Tensor:
+        nonlocal largest, seen
+        size = (part.stop - part.start) * (last - first)
+        largest, seen = max(largest, size), seen + size
+        return torch.zeros(part.stop - part.start, 1).expand(-1, last - first)
+
+    class Nothing:
+        order_only = True
+
+        def start(self, part: slice, factor: float = 1.0) -> Nothing:
+            self.part = part
+            return self
+
+        def tile(self, scores_NT: torch.Tensor, first: int) -> None:
+            pass
+
+        def result(self) -> torch.Tensor:
+            return torch.zeros(self.part.stop - self.part.start)
+
+    (got,) = read_tiles(project, positions, vocab_size, [Nothing()])
+    assert len(got) == positions
+    assert seen == positions * vocab_size
+    assert largest <= 1 << 20
