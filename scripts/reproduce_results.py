@@ -41,7 +41,7 @@ def _head(report: dict[str, Any], facts: dict[str, Any], outputs: Path, used: fl
         f"- {len(points)} points of {points[0]['n']} test sources × {points[0]['s']} samples, target lengths"
         f" {points[0]['length']}, sampled in {record['dtype']}; intervals are 95 %, bootstrap over sources\n"
         f"- {record['device']}; {versions}\n"
-        f"- {used / 60:.1f} minutes in all: set-up, training, sampling, scoring and drawing\n"
+        f"- {used / 60:.1f} minutes in all\n"
         "- Figures: `frontier.csv`, `frontier.md`; paper: `paper-2503.10683.md`, losses: `training-*.csv`\n"
     )
 
@@ -104,3 +104,23 @@ def _interval(point: dict[str, Any], name: str) -> str:
 
 def _commands(facts: dict[str, Any]) -> str:
     return "## Commands\n\n```console\n" + "\n".join(facts["commands"]) + "\n```\n"
+
+
+def main() -> None:
+    """Keeps the results of one sweep: reproduce_results.py SWEEP FOLDER COMMAND..."""
+    import subprocess
+    import sys
+
+    sweep, folder, *commands = sys.argv[1:]
+    outputs = Path(sweep).resolve().parents[1]
+    line = [sys.executable, "-m", "diffq", "report", sweep, f"outputs={outputs}", "paper=2503.10683", "--json"]
+    report = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+    points = [p for p in report["points"] if p["kind"] == "point"]
+    records = [json.loads((outputs / p["folder"] / "run.json").read_text()) for p in points]
+    facts = {"folders": {r["model"]: r["checkpoint_folder"] for r in records}, "commands": commands}
+    trained = sum(json.loads((Path(f) / "run.json").read_text())["seconds"] for f in facts["folders"].values())
+    write_results(Path(folder), report, facts, outputs, trained + sum(r["seconds"] for r in records))
+
+
+if __name__ == "__main__":
+    main()

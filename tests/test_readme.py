@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffq.cli import read_request
+from diffq.cli.main import read_request
 from diffq.cli.parsers import VERBS, parser_for
 from diffq.config import compose
 from diffq.runs.grid import expand
