@@ -97,7 +97,7 @@ class Runner:
             commands.append(shown)
         print(f"[{self.clock.used / 60:.1f} of {self.clock.budget / 60:g} min] {shown}", file=sys.stderr, flush=True)
         child = subprocess.Popen(
-            [sys.executable, "-m", "diffq.cli", *words], stdout=subprocess.PIPE, text=True, preexec_fn=_die_with_parent
+            [sys.executable, "-m", "diffq", *words], stdout=subprocess.PIPE, text=True, preexec_fn=_die_with_parent
         )
         ended = over = False
         while True:
