@@ -64,8 +64,16 @@ def sample_point(
         done = claim.resume([len(b.rows) for b in batches])
         claim.write_config(as_mapping(dataclasses.replace(config, batch_tokens=batch_tokens)))
         spent = {name: earlier.get(name, 0) for name in _COUNTS} if done else dict.fromkeys(_COUNTS, 0)
-        run = _sample_batches(config, bench, claim, batches, done, spent, on_progress, on_step)
-        claim.finish(run | {"batch_tokens": batch_tokens, "rows": total})
+        about = {
+            "samples": config.num_samples,
+            "sources": len(bench.examples),
+            "batch_tokens": batch_tokens,  # a resumed run must make the same batches, whatever the default has become
+            "device": device_name(bench.device),
+            "checkpoint_folder": str(config.checkpoint),
+        }
+        claim.record(spent | about)
+        _sample_batches(config, bench, claim, batches[done:], spent, about, on_progress, on_step)
+        claim.finish(spent | about | {"peak_memory_bytes": peak_memory(bench.device), "rows": total})
     return point
 
 
@@ -74,24 +82,16 @@ def _sample_batches(
     bench: Workbench,
     claim: Claim,
     batches: list[Batch],
-    done: int,
     spent: dict[str, Any],
+    about: dict[str, Any],
     on_progress: OnProgress | None,
     on_step: OnStep | None,
-) -> dict[str, Any]:
-    """Samples the batches that are not there yet and returns the counts of the whole point."""
-    total = sum(len(b.rows) for b in batches)
+) -> None:
+    """Samples the batches that are not there yet, adds up what they cost in `spent`, and records it after each."""
+    total = config.num_samples * len(bench.examples)
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bench.device)
-    description = {
-        "samples": config.num_samples,
-        "sources": len(bench.examples),
-        "device": device_name(bench.device),
-        "checkpoint_folder": str(config.checkpoint),
-    }
-    if on_progress is not None and done:
-        on_progress(Progress(batches[done - 1].first + len(batches[done - 1].rows), total, spent["seconds"]))
-    for batch in batches[done:]:
+    for batch in batches:
         meter = Meter(bench.denoiser)
         began = time.perf_counter()
         canvas = bench.canvas(batch)
@@ -103,10 +103,9 @@ def _sample_batches(
         spent["positions_projected"] += meter.positions_projected
         spent["tokens"] += sum(len(row["ids"]) for row in rows)
         claim.append(rows)
-        claim.record(spent | description | {"peak_memory_bytes": peak_memory(bench.device)})
+        claim.record(spent | about)
         if on_progress is not None:
             on_progress(Progress(batch.first + len(rows), total, spent["seconds"]))
-    return spent | description | {"peak_memory_bytes": peak_memory(bench.device)}
 
 
 def _rows(

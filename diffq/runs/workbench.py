@@ -69,7 +69,7 @@ class Workbench:
             sampler=config.sampler,
             seed=config.seed,
             dtype=config.dtype,
-            length=config.length if config.sampler.takes_length else "free",
+            length=str(LengthModel.parse(config.length)) if config.sampler.takes_length else "free",
         )
 
     def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
