@@ -6,23 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from trained import command, copy_of, samples, sweep, train_both
+from trained import command, copy_of, samples, sweep
 
 from diffq.cli import main
 
 GRID = ("sampler=cfg", "scale=1,2", "steps=4")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_both(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
