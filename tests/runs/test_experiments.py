@@ -1,4 +1,5 @@
-"""Every experiment of conf/experiment, run small: all its points (but for their numbers of steps), on four sources, from models that know nothing."""
+"""Every experiment of conf/experiment, run small: all its points but for their numbers of steps, on four sources, from
+models that have learnt next to nothing."""
 
 from __future__ import annotations
 
