@@ -86,6 +86,17 @@ def load_guidediffuseq(folder: str | Path) -> tuple[GaussianSeq2Seq, Any]:
     return model.eval(), tokenizer
 
 
+def is_published(folder: Path) -> bool:
+    """Whether a folder is in this layout and not one of diffq's own trainings."""
+    return (folder / "config.json").exists() and not (folder / "config.yaml").exists()
+
+
+def published_settings(folder: Path) -> GaussianSettings:
+    """The sizes of a published checkpoint, as our settings have them. UserError as `load_guidediffuseq`."""
+    config = typed(PublishedConfig, _read_json(folder / "config.json"), "config.json")
+    return config.settings(_condition_dropout(folder))
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

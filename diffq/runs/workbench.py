@@ -24,6 +24,7 @@ from diffq.data.task import Corpus, Example
 from diffq.diffusion.contracts import Canvas, row_id
 from diffq.errors import UserError
 from diffq.models.checkpoints import Loaded, load, read_yaml
+from diffq.models.guidediffuseq import is_published, published_settings
 from diffq.rng import Rng
 from diffq.settings import as_mapping, key_fields, typed
 from diffq.store.identity import Identity, digest_sources
@@ -160,7 +161,11 @@ def with_checkpoint(config: Config) -> Config:
     trained if there is none. UserError with the line to run where there is nothing to sample from.
     """
     if config.checkpoint is not None:
-        return config
+        folder = Path(config.checkpoint)
+        if not is_published(folder):
+            return config
+        choices = config.choices.replace(model=folder.resolve().name)
+        return dataclasses.replace(config, model=published_settings(folder), choices=choices)
     store = Store(Path(config.outputs))
     dataset, model = config.choices.dataset, config.choices.model
     found = newest_training(store, dataset, model)

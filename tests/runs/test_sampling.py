@@ -182,3 +182,25 @@ def test_another_process_is_waited_for(trained: Path, tmp_path: Path) -> None:
     assert len(samples(outputs)) == 2
     for text in samples(outputs).values():
         assert [json.loads(line)["row"] for line in text.splitlines()] == list(range(36))
+
+
+def test_a_published_checkpoint_is_sampled_by_its_own_name_and_sizes(tmp_path: Path) -> None:
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+    from test_guidediffuseq import published
+
+    (tmp_path / "release").mkdir()
+    published(tmp_path / "release")
+    rows = [{"source": "wa wb wc", "target": "wb wc"}, {"source": "wd we", "target": "wf wg wh"}]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [
+        f"checkpoint={tmp_path / 'release'}",
+        "dataset=pairs",
+        f"dataset.path={tmp_path}",
+        f"outputs={tmp_path / 'o'}",
+    ]
+    assert main(["sample", *words, "sampler=dpmpp_published", "scale=2", "steps=4", "--json"]) == 0
+    (record,) = (json.loads(p.read_text()) for p in (tmp_path / "o").glob("points/**/run.json"))
+    assert record["model"] == "release"
+    assert record["status"] == "done"
