@@ -70,7 +70,12 @@ def _mix_int(x: int) -> int:
     x &= word
     x = ((x ^ (x >> 30)) * (_MUL_1 & word)) & word
     x = ((x ^ (x >> 27)) * (_MUL_2 & word)) & word
-    x ^= x >> 31
+    return _signed(x ^ (x >> 31))
+
+
+def _signed(x: int) -> int:
+    """The last 64 bits of an integer as a signed word: numbers go into device code as they are, without a copy."""
+    x &= (1 << 64) - 1
     return x - (1 << 64) if x >> 63 else x
 
 
@@ -84,13 +89,14 @@ class Rng:
         """64-bit keys in the broadcast shape of row, visit and position (integers, any shape)."""
         k = _mix_int(_mix_int(self.seed + _GOLDEN) ^ int(stream))
         key = _mix(row.long() * _GOLDEN + k)
-        key = _mix((key ^ torch.as_tensor(visit, device=row.device).long()) + _GOLDEN)
-        return _mix((key ^ torch.as_tensor(position, device=row.device).long()) + _GOLDEN)
+        key = _mix((key ^ visit) + _GOLDEN)
+        return _mix((key ^ position) + _GOLDEN)
 
 
 def bits(key: Tensor, lane: Tensor | int = 0) -> Tensor:
     """64 random bits for each (key, lane), in their broadcast shape."""
-    return _mix(key + torch.as_tensor(lane, device=key.device).long() * _GOLDEN)
+    step = lane.long() * _GOLDEN if isinstance(lane, Tensor) else _signed(lane * _GOLDEN)
+    return _mix(key + step)
 
 
 def uniform(key: Tensor, lane: Tensor | int = 0) -> Tensor:
