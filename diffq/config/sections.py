@@ -78,3 +78,12 @@ class TrackerSettings(Settings):
 
     name: Literal["none", "wandb"] = setting("none", "none, or wandb (offline where nobody is logged in)")
     project: str = setting("diffq", "the tracker's project")
+    artifacts: Literal["none", "samples", "checkpoints", "all"] = setting(
+        "none", "files that are logged with the runs, each once by the hash of what it holds"
+    )
+    wait: float | None = setting(
+        None,
+        "seconds that a command waits at its end for what is not logged yet, which goes on in the background; null = a"
+        " fiftieth of the command's own time",
+        low=0,
+    )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffq.config import Config, Request
+from diffq.config.sections import TrackerSettings
 from diffq.runs.grid import GridPoint, expand
 from diffq.runs.launch import Result, launch, run_points, uses_launcher
 from diffq.settings import as_mapping
@@ -50,7 +51,7 @@ def run(request: Request) -> int:
     sweep.write([_plan_row(p) for p in planned])
     results = _sample(waiting, request, sweep, say)
     failed = [r for r in results if r.outcome != "done"]
-    _finish(request, sweep, len(failed) < len(planned))
+    _finish(request, sweep, points[0].config.tracker, len(failed) < len(planned))
     for result in failed:
         words = next(p.overrides for p in waiting if str(p.point.folder) == result.folder)
         print(f"\n{result.folder} failed:\n{result.error.rstrip()}", file=sys.stderr)
@@ -131,7 +132,7 @@ def _sample(waiting: Sequence[Planned], request: Request, sweep: SweepFolder, sa
     return results
 
 
-def _finish(request: Request, sweep: SweepFolder, any_done: bool) -> None:
+def _finish(request: Request, sweep: SweepFolder, settings: TrackerSettings, any_done: bool) -> None:
     """Scores, reports and logs the sweep."""
     if not any_done:
         return
@@ -139,8 +140,7 @@ def _finish(request: Request, sweep: SweepFolder, any_done: bool) -> None:
     from diffq.runs.report import make_report, print_report
     from diffq.runs.score import config_for, score_points
     from diffq.runs.selection import select
-    from diffq.runs.tracker import open_tracker
-    from diffq.store.index import read_record
+    from diffq.runs.tracking import open_tracker
 
     store = Store(sweep.folder.parent.parent)
     selection, _ = select(store, [sweep.folder]).finished()
@@ -154,13 +154,10 @@ def _finish(request: Request, sweep: SweepFolder, any_done: bool) -> None:
         print(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
     else:
         print_report(report)
-    tracker = open_tracker(judges.config(selection.points[0]).tracker, store.outputs)
-    for point in selection.points:
-        tracker.point(read_record(store, point.folder))
-    picture = next((f for f in report.files if f.suffix == ".png"), None)
-    from diffq.report.tables import frontier_rows
-
-    tracker.frontier(sweep.folder.name, frontier_rows(report.frontier), picture)
+    with open_tracker(settings, store.outputs) as tracker:
+        for point in selection.points:
+            tracker.point(point.folder)
+        tracker.sweep(sweep.folder, report.frontier.x, report.frontier.y)
 
 
 def _without_grid(request: Request) -> Request:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from diffq.config import Config, Request, compose
 from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
+from diffq.runs.tracking import NoTracker, Tracker, open_tracker
 from diffq.runs.training.journal import RUN, claimed, remove_leftovers
 from diffq.settings import as_mapping, key_fields
 from diffq.store.files import read_json
@@ -38,7 +39,9 @@ def run(request: Request) -> int:
 
     config = compose(request.overrides, verb="train", config_dirs=request.config_dirs)
     try:
-        folder = train(config, progress=not request.json)
+        with _tracker(config) as tracker:
+            tracker.training(training_folder(config))
+            folder = train(config, progress=not request.json)
     except NotFinite as error:
         print(f"diffq: {error}", file=sys.stderr)
         return 1
@@ -52,6 +55,11 @@ def run(request: Request) -> int:
         else:
             print(f"{folder}: {made['step']} steps in {made['seconds'] / 60:.1f} min, {_losses(made)}")
     return 0
+
+
+def _tracker(config: Config) -> Tracker:
+    """The tracker that is asked for, in the process that speaks."""
+    return open_tracker(config.tracker, Path(config.outputs)) if _first_process() else NoTracker()
 
 
 def train(config: Config, *, progress: bool = True) -> Path:
