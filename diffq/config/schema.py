@@ -70,7 +70,10 @@ class MetricSuite(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Choices(Settings):
-    """The names that were chosen, given or by default: what folders and tables call things."""
+    """The names that were chosen, given or by default: what folders and tables call things.
+
+    given   the settings of model and dataset that were not left as their YAML has them, such as `model.width`
+    """
 
     model: str = ""
     dataset: str = ""
@@ -80,6 +83,7 @@ class Choices(Settings):
     tracker: str = ""
     experiment: str | None = None
     paper: str | None = None
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

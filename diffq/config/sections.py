@@ -39,7 +39,9 @@ class TrainerSettings(Settings):
         "linear",
         "how the learning rate falls after the warm-up: over max_steps, or by the clock if only max_minutes is given",
     )
-    warmup_steps: int = setting(0, "steps over which the learning rate rises from 0; at most half of max_steps", low=0)
+    warmup_steps: int = setting(
+        0, "steps over which the learning rate rises from 0; at most half of max_steps where it falls afterwards", low=0
+    )
     final_fraction: float = setting(0.1, "what is left of the learning rate at the end", low=0, high=1)
     weight_decay: float = setting(0.01, "AdamW's decoupled weight decay", low=0)
     decay: Literal["all", "matrices"] = setting(

@@ -118,6 +118,7 @@ def _chain(uniforms: Iterator[float], seed: int, split: str, index: int) -> Iter
 class Grammar(DatasetSettings):
     """Questions of 5 to 13 words from about 440 word types, with 2 to several hundred known paraphrases each."""
 
+    not_learnt: ClassVar[tuple[str, ...]] = (*DatasetSettings.not_learnt, "valid", "test")
     embedded: ClassVar[bool] = True
 
     size: int = setting(20_000, "training pairs", low=1)

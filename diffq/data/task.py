@@ -43,6 +43,8 @@ class DatasetSettings(Settings):
     A dataset's YAML also names its default models, one a process, and its default metric suite.
     """
 
+    # Settings in which sampling may differ from the training, or takes what the training had (the tokenizer).
+    not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric", "max_source", "max_target")
     embedded: ClassVar[bool] = False  # made by code: nothing to look for, and a model of it is trained in a minute
 
     name: str = setting(help="what the dataset is called in folders and tables", in_key=False)

@@ -20,12 +20,14 @@ from diffq.diffusion.reductions import Accumulator, Plain, Scaled
 from diffq.rng import exponential
 
 BLOCK = 256  # ids a block of the exponential race; stored samples depend on it
+COLDEST = 1e-6  # temperatures below it are 0: float32 scores are coarser than what would decide the draw
 _BLOCK_LANE = 1 << 40  # lanes of blocks, apart from those of token ids
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A token from softmax(scores / temperature): the two-level exponential race, or the argmax at temperature 0.
+    """A token from softmax(scores / temperature): the two-level exponential race, or the argmax at temperature 0
+    (and below COLDEST).
 
     Level one: blocks of 256 ids with weights S_b = Σ exp(score/temperature); the winner is argmin_b E_b / S_b.
     Level two: within the winner, argmin_v E_v / exp(score_v/temperature). Both E are keyed standard exponentials, so
@@ -41,10 +43,10 @@ class Draw:
 
     @property
     def order_only(self) -> bool:
-        return self.temperature == 0
+        return self.temperature < COLDEST
 
     def start(self, part: slice, factor: float = 1.0) -> Accumulator:
-        if self.temperature == 0:
+        if self.temperature < COLDEST:
             return _Argmax() if factor == 1 else Scaled(_Argmax(), factor)
         if self.key_N is None:
             raise ValueError("a draw at temperature > 0 needs keys")
@@ -134,7 +136,7 @@ class NucleusDraw(Plain):
     top_p: float = 1.0
 
     def accumulator(self, part: slice) -> Accumulator:
-        return _NucleusDraw(self, part)
+        return _NucleusDraw(self, part) if self.temperature >= COLDEST else _Argmax()
 
 
 class _NucleusDraw:

@@ -25,12 +25,15 @@ class TimestepSampler(nn.Module):
             self.register_buffer("history_TN", torch.zeros(timesteps, records))
             self.register_buffer("count_T", torch.zeros(timesteps, dtype=torch.long))
 
-    def forward(self, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-        """(t_B, weight_B) from uniforms in (0, 1): the loss of an example is to be multiplied by its weight."""
+    def forward(self, uniform_B: Tensor, flat: bool = False) -> tuple[Tensor, Tensor]:
+        """(t_B, weight_B) from uniforms in (0, 1): the loss of an example is to be multiplied by its weight.
+
+        flat: every timestep alike whatever has been recorded, so that validations can be compared.
+        """
         flat_T = torch.full((self.timesteps,), 1.0 / (self.timesteps - 1), dtype=torch.float64, device=uniform_B.device)
         flat_T[0] = 0
         probability_T, is_ready = flat_T, None
-        if self.importance:
+        if self.importance and not flat:
             is_ready = (self.count_T[1:] >= self.history_TN.shape[1]).all()
             root_T = self.history_TN.double().mean(1).sqrt()
             root_T[0] = 0

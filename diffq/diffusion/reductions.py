@@ -9,6 +9,7 @@ not grow with the vocabulary.
     LogProb   the normalised log-probability of one given token a position
     LogPower  log Σ p^α of the normalised distribution
     Entropy   Shannon (order 1) or Rényi entropy, in nats
+    Without   any of them with a token excluded at some positions
 
 Draws of tokens are reductions too; they are in `draws`.
 
@@ -77,6 +78,44 @@ class Scaled:
 
     def tile(self, scores_NT: Tensor, first: int) -> None:
         self.inner.tile(scores_NT * self.factor, first)
+
+    def result(self) -> Any:
+        return self.inner.result()
+
+
+@dataclass(frozen=True)
+class Without:
+    """A reduction of the scores with one token excluded at some positions.
+
+    excluded_N: bool, the positions (of those that are read) where the token counts as impossible.
+    """
+
+    inner: Reduction
+    token: int
+    excluded_N: Tensor
+
+    @property
+    def order_only(self) -> bool:
+        return self.inner.order_only
+
+    def start(self, part: slice, factor: float = 1.0) -> Accumulator:
+        never = -math.inf if factor > 0 else math.inf
+        return _Without(self.inner.start(part, factor), self.token, self.excluded_N[part], never)
+
+
+@dataclass(frozen=True)
+class _Without:
+    inner: Accumulator
+    token: int
+    excluded_N: Tensor
+    never: float
+
+    def tile(self, scores_NT: Tensor, first: int) -> None:
+        column = self.token - first
+        if 0 <= column < scores_NT.shape[1]:
+            scores_NT = scores_NT.clone()
+            scores_NT[:, column].masked_fill_(self.excluded_N, self.never)
+        self.inner.tile(scores_NT, first)
 
     def result(self) -> Any:
         return self.inner.result()

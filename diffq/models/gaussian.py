@@ -93,7 +93,7 @@ class GaussianSeq2Seq(TrainableModel):
         norm    the mean over positions of mean_d(y0)² + (var_d(y0) − 1)²
         """
         s, rows, visits = self.settings, batch.row_B, batch.visit_B
-        t_B, weight_B = self.timestep_sampler(uniform(rng.key(Stream.TRAIN_TIME, rows, visits)))
+        t_B, weight_B = self.timestep_sampler(uniform(rng.key(Stream.TRAIN_TIME, rows, visits)), flat=not self.training)
         dropped_B = uniform(rng.key(Stream.TRAIN_DROP, rows, visits)) < s.condition_dropout
         source_BS, source_valid_BS = self._drop_condition(batch, dropped_B)
 

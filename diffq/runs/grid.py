@@ -20,7 +20,9 @@ from diffq.config.hydra import is_launcher_key, parse_argument, quoted
 from diffq.errors import UserError
 
 # One sweep has one of each of these: they say nothing about a point's samples.
-_NOT_SWEPT = ("outputs", "plugins", "device", "batch_tokens", "experiment", "paper", "trainer", "tracker", "metric")
+_NOT_SWEPT = (
+    "outputs", "plugins", "device", "batch_tokens", "num_samples", "experiment", "paper", "trainer", "tracker", "metric"
+)  # fmt: skip
 
 Axes = dict[str, list[Any]]  # canonical key -> the values it takes, the first key slowest
 

@@ -15,7 +15,7 @@ from diffq.errors import UserError
 from diffq.metrics.base import Answers
 from diffq.settings import key_fields
 from diffq.store import Point, Store
-from diffq.store.identity import digest
+from diffq.store.identity import digest, digest_sources
 
 if TYPE_CHECKING:
     from diffq.data.tokenizers import Tokenizer
@@ -46,15 +46,16 @@ class Judges:
         config = self.config(point)
         run = point.run()
         texts = _texts(point, samples or int(run.get("samples") or 0))
-        sources, references, truth = self._judge(config, tuple(texts))
+        sources, references, truth = self._judge(config, tuple(texts), str(run.get("sources_digest", "")))
         whole = len(next(iter(texts.values()))) == run.get("samples")
         cost = {name: float(run[name]) for name in COSTS if whole and run.get(name) is not None}
         return Answers(sources, references, tuple(map(tuple, texts.values())), truth, cost)
 
-    def _judge(self, config: Config, indices: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    def _judge(self, config: Config, indices: tuple[int, ...], stamp: str) -> tuple[Any, Any, Any]:
+        """stamp: the digest of the sources and references that were sampled; UserError where they are others now."""
         key = digest(key_fields(config.dataset))
         folder = self._checkpoint(config)
-        held = self._judged.get((key, config.split, indices, folder))
+        held = self._judged.get((key, config.split, indices, folder, stamp))
         if held is not None:
             return held
         if key not in self._corpora:
@@ -67,9 +68,14 @@ class Judges:
                 f"the split {config.split} of {config.choices.dataset or config.dataset.name} has no source"
                 f" {missing[0]} any more; score with the data that was sampled"
             )
+        chosen = [examples[index] for index in indices]
+        if stamp and digest_sources((e.index, e.source, e.references) for e in chosen) != stamp:
+            raise UserError(
+                f"the split {config.split} of {config.choices.dataset or config.dataset.name} has other sources or"
+                " references than when it was sampled; score with the data that was sampled"
+            )
         tokenizer = self._tokenizer(folder)
         spelled = self._spelled.setdefault((key, tokenizer.digest), {})
-        chosen = [examples[index] for index in indices]
         truths = [corpus.truth(example.source) for example in chosen]
         known = [truth for truth in truths if truth is not None]
         _spell(
@@ -82,7 +88,7 @@ class Judges:
             tuple(tuple(spelled[text] for text in e.references) for e in chosen),
             tuple(_merge(truth, spelled) for truth in known) if len(known) == len(chosen) else None,
         )
-        self._judged[(key, config.split, indices, folder)] = made
+        self._judged[(key, config.split, indices, folder, stamp)] = made
         return made
 
     def _checkpoint(self, config: Config) -> Path:

@@ -21,6 +21,7 @@ from diffq.config.files import builtin_dir
 from diffq.config.hydra import is_launcher_key, launcher_config, version_base
 from diffq.errors import UserError
 from diffq.store.point import Busy, Point
+from diffq.store.root import Store
 
 Outcome = Literal["done", "busy", "failed"]
 
@@ -65,7 +66,12 @@ def _run_point(
 
     try:
         config = from_mapping(Point(Path(folder)).config(), config_dirs=config_dirs)
-        sample_point(config, benches(config), wait=wait, on_progress=on_progress(folder) if on_progress else None)
+        bench = benches(config)
+        made = Store(Path(config.outputs)).point(bench.identity(config))
+        if made.folder.resolve() != Path(folder).resolve():  # then its samples would be another point's
+            why = f"{config.checkpoint} or the data have changed since this point was planned; sweep again"
+            return Result(folder, "failed", why)
+        sample_point(config, bench, wait=wait, on_progress=on_progress(folder) if on_progress else None)
         return Result(folder, "done")
     except Busy:
         return Result(folder, "busy")

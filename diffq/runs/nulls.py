@@ -24,7 +24,7 @@ def score_nulls(folder: Path, baseline: ReportPoint, answers: Answers, metrics: 
     What was scored already for the same baseline and metrics is kept.
     """
     held = read_json(folder / f"{FILE}.json") or {}
-    names = sorted(metric.name for metric in metrics)
+    names = sorted(metric.signature(answers) for metric in metrics)
     same = {"baseline": baseline.key, "samples": answers.samples, "metrics": names}
     if held and all(held.get(name) == value for name, value in same.items()):
         return

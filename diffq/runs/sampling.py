@@ -5,7 +5,9 @@ Knows no metric and no sweep.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -89,8 +91,7 @@ def _sample_batches(
 ) -> None:
     """Samples the batches that are not there yet, adds up what they cost in `spent`, and records it after each."""
     total = config.num_samples * len(bench.examples)
-    if bench.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(bench.device)
+    watch_memory(bench.device)
     for batch in batches:
         meter = Meter(bench.denoiser)
         began = time.perf_counter()
@@ -131,10 +132,24 @@ def _rows(
     ]
 
 
+def watch_memory(device: torch.device) -> None:
+    """Peaks are counted from here on. Linux can forget the process's own; elsewhere `peak_memory` is that since the
+    process began."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes: the most that tensors took on a GPU, the largest resident size of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -28,6 +28,7 @@ from diffq.store.root import Store
 from diffq.store.versions import versions
 
 if TYPE_CHECKING:
+    from diffq.data.batches import TokenisedPairs
     from diffq.models.base import PairBatch
     from diffq.runs.training.loop import Job
 
@@ -160,7 +161,7 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
     with accelerator.main_process_first():  # the others find what it has put into the cache
         tokenizer = build_tokenizer(config.dataset.tokenizer, corpus, cache)
         pairs = tokenise(corpus.split("train"), tokenizer, most_source, most_target, cache)
-    _check_data(folder, tokenizer.digest, len(pairs))
+    _check_data(folder, tokenizer.digest, pairs)
 
     torch.manual_seed(config.seed)
     model = config.model.build(tokenizer)
@@ -188,6 +189,7 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
         "model": config.choices.model,
         "parameters": sum(p.numel() for p in model.parameters()),
         "pairs": len(pairs),
+        "pairs_digest": pairs.digest,
         "tokenizer": tokenizer.digest,
         "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -217,13 +219,14 @@ def _validation_batches(pairs: Any, size: int = 64) -> list[PairBatch]:
     return [pairs.collate(part, np.zeros(len(part), dtype=np.int64)) for part in parts]
 
 
-def _check_data(folder: Path, tokenizer: str, pairs: int) -> None:
+def _check_data(folder: Path, tokenizer: str, pairs: TokenisedPairs) -> None:
     """UserError where a training was begun on other data than is there now."""
     run = read_json(folder / RUN) or {}
-    if run.get("step") and (run.get("tokenizer"), run.get("pairs")) != (tokenizer, pairs):
+    now = {"tokenizer": tokenizer, "pairs": len(pairs), "pairs_digest": pairs.digest}
+    if run.get("step") and any(run.get(name, value) != value for name, value in now.items()):
         raise UserError(
-            f"{folder} was begun on {run.get('pairs')} pairs and there are {pairs} now, or their tokens differ;"
-            " delete the folder to train on the new data, or give back the old"
+            f"{folder} was begun on other data ({run.get('pairs')} pairs, there are {len(pairs)} now, and their words"
+            " or tokens differ); delete the folder to train on the new data, or give back the old"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +28,8 @@ from diffq.models.checkpoints import Loaded, load, read_yaml
 from diffq.models.guidediffuseq import is_published, published_settings
 from diffq.rng import Rng
 from diffq.settings import as_mapping, key_fields, typed
-from diffq.store.identity import Identity, digest_sources
-from diffq.store.root import Store, newest_training
+from diffq.store.identity import Identity, digest_sources, show_value
+from diffq.store.root import Store, trainings
 
 _GPU_BATCH_TOKENS = 65536
 
@@ -60,6 +61,7 @@ class Workbench:
 
     def identity(self, config: Config) -> Identity:
         """What determines the samples of a point on this workbench."""
+        length = LengthModel.parse(config.length) if config.sampler.takes_length else None
         return Identity(
             dataset=config.choices.dataset,
             dataset_key=key_fields(config.dataset),
@@ -70,7 +72,8 @@ class Workbench:
             sampler=config.sampler,
             seed=config.seed,
             dtype=config.dtype,
-            length=str(LengthModel.parse(config.length)) if config.sampler.takes_length else "free",
+            length=str(length) if length else "free",
+            extra={"length_fit": self.loaded.lengths if length and length.needs_fit else None},
         )
 
     def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
@@ -168,15 +171,19 @@ def with_checkpoint(config: Config) -> Config:
         return dataclasses.replace(config, model=published_settings(folder), choices=choices)
     store = Store(Path(config.outputs))
     dataset, model = config.choices.dataset, config.choices.model
-    found = newest_training(store, dataset, model)
+    found, others = _fitting_training(config, store)
     if found is None and config.dataset.embedded:
         from diffq.runs.train import train
 
-        print(f"no trained {model} of {dataset} yet: training one first, about a minute", file=sys.stderr)
+        why = f"no {model} of {dataset} trained with {others} yet" if others else f"no trained {model} of {dataset} yet"
+        print(f"{why}: training one first, about a minute", file=sys.stderr)
         found = train(dataclasses.replace(config, seed=0))  # one training serves points of every seed
     if found is None:
-        words = f"diffq train model={model} dataset={dataset}"
-        raise UserError(f"there is no finished training of {model} on {dataset}; run: {words}{_elsewhere(config)}")
+        words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
+        with_ = f" with {others}" if others else ""
+        raise UserError(
+            f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}"
+        )
     trained = read_yaml(found / "config.yaml")
     settings = {name: value for name, value in trained["model"].items() if name != "kind"}
     return dataclasses.replace(
@@ -185,6 +192,36 @@ def with_checkpoint(config: Config) -> Config:
         model=typed(type(config.model), settings, "model"),
         dataset=config.dataset.replace(tokenizer=trained["dataset"]["tokenizer"]),
     )
+
+
+def _fitting_training(config: Config, store: Store) -> tuple[Path | None, str]:
+    """The newest finished training of the model and the dataset; where none of them fits, the words that they
+    contradict.
+
+    A setting that was left as its YAML has it takes what the training had; one that was given must be as it was.
+    """
+    against: dict[str, None] = {}
+    for folder in trainings(store, config.choices.dataset, config.choices.model):
+        wrong = _contradicted(config, read_yaml(folder / "config.yaml"))
+        if not wrong:
+            return folder, ""
+        against |= dict.fromkeys(wrong)
+    return None, " ".join(against)
+
+
+def _contradicted(config: Config, trained: Mapping[str, Any]) -> list[str]:
+    """The given settings of model and training data that a training had otherwise, as words of a command line."""
+    wrong = []
+    for word in config.choices.given:
+        group, name, *_ = word.split(".")
+        asked, had = getattr(getattr(config, group), name, None), trained[group].get(name)
+        if group == "dataset" and name in config.dataset.not_learnt:
+            continue
+        if name == "path" and asked and had and os.path.realpath(asked) == os.path.realpath(had):
+            continue
+        if key_fields(asked) != key_fields(had):
+            wrong.append(f"{group}.{name}={show_value(asked)}")
+    return wrong
 
 
 def _elsewhere(config: Config) -> str:

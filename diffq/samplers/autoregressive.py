@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process, Step
 from diffq.diffusion.draws import Draw, NucleusDraw
-from diffq.diffusion.reductions import Reduction
+from diffq.diffusion.reductions import Reduction, Without
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
 from diffq.samplers.base import Sampler
@@ -43,22 +43,26 @@ class Autoregressive(Sampler):
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         """Fills the canvas from left to right; a row stops at the end token, and what follows is no longer valid.
 
-        Fixed positions are read where they stand; a row does not end before its last fixed one.
+        Fixed positions are read where they stand; before a row's last fixed one the end token is not drawn.
         """
         session = denoiser.open(canvas)
         tokens_BL = canvas.tokens_BL.clone()
         valid_BL = torch.zeros_like(canvas.valid_BL)
         fixed_BL = canvas.valid_BL & ~canvas.free_BL
         must_go_on_BL = fixed_BL.flip(1).cumsum(1).flip(1) > 0
+        has_fixed = bool(fixed_BL.any())
         alive_A = torch.arange(len(tokens_BL), device=canvas.device)
         last_A1 = torch.full_like(tokens_BL[:, :1], denoiser.start)
         open_A = canvas.valid_BL[:, 0]
         for i in range(canvas.shape[1]):
             hidden = session.run(last_A1)
             position_A = torch.arange(len(alive_A), device=canvas.device)
-            (token_A,) = session.read(hidden, position_A, [self._draw(rng, canvas.row_B[alive_A], i)])
+            draw = self._draw(rng, canvas.row_B[alive_A], i)
+            if has_fixed:
+                draw = Without(draw, denoiser.end, must_go_on_BL[alive_A, i])
+            (token_A,) = session.read(hidden, position_A, [draw])
             token_A = torch.where(fixed_BL[alive_A, i], tokens_BL[alive_A, i], token_A)
-            stops_A = (token_A == denoiser.end) & ~must_go_on_BL[alive_A, i]
+            stops_A = (token_A == denoiser.end) & ~must_go_on_BL[alive_A, i]  # a fixed token may be the end token
             open_A = open_A & canvas.valid_BL[alive_A, i] & ~stops_A
             tokens_BL[alive_A, i] = torch.where(open_A, token_A, tokens_BL[alive_A, i])
             valid_BL[alive_A, i] = open_A

@@ -196,6 +196,8 @@ def _clamp_around(fill: _Fill, cond: Tensor, uncond: Tensor | None, scale: float
 
 
 def _clamp_residual(fill: _Fill, cond: Tensor, uncond: Tensor | None, scale: float, visit: int, keep: float) -> Tensor:
+    """Mode 4. At scale 0 the rule of all guided samplers goes before it: one unconditional pass, clamped; the limit of
+    this formula would be clamp(c) − (c − u)."""
     clamped = fill.clamp(cond, Stream.CLAMP_COND, visit, keep)
     return clamped if uncond is None else clamped + (scale - 1) * (cond - uncond)
 

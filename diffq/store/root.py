@@ -75,13 +75,18 @@ class Store:
 
 
 def newest_training(store: Store, dataset: str, model: str) -> Path | None:
-    """The folder of the finished training of this dataset and model that ended last, or None.
+    """The folder of the finished training of this dataset and model that ended last, or None."""
+    return next(iter(trainings(store, dataset, model)), None)
+
+
+def trainings(store: Store, dataset: str, model: str) -> list[Path]:
+    """The folders of the finished trainings of this dataset and model, the one that ended last first.
 
     A training is finished when its `run.json` says `"status": "done"`; `finished` is an ISO time.
     """
-    best: tuple[str, str] | None = None
-    for path in sorted(store.train.glob("*/run.json")) if store.train.is_dir() else []:
+    found = []
+    for path in store.train.glob("*/run.json"):
         run = read_json(path) or {}
         if run.get("status") == "done" and run.get("dataset") == dataset and run.get("model") == model:
-            best = max(best or ("", ""), (str(run.get("finished", "")), str(path.parent)))
-    return Path(best[1]) if best else None
+            found.append((str(run.get("finished", "")), str(path.parent)))
+    return [Path(folder) for _, folder in sorted(found, reverse=True)]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from reference import reductions as dense
 
 from diffq.diffusion.draws import Draw, NucleusDraw
-from diffq.diffusion.reductions import Entropy, LogPower, LogProb, LogZ, Top, read_tiles
+from diffq.diffusion.reductions import Entropy, LogPower, LogProb, LogZ, Top, Without, read_tiles
 from diffq.rng import Rng, Stream, exponential
 
 
@@ -108,6 +108,27 @@ def test_no_positions_give_no_results():
 def test_tiles_are_whole_blocks():
     with pytest.raises(ValueError, match="multiple of 256, not 300"):
         read(torch.zeros(1, 4), [LogZ()], words=300)
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0])
+def test_a_token_is_excluded_where_it_is_asked_for(factor):
+    scores_NV = torch.randn(6, 600, generator=torch.Generator().manual_seed(0))
+    scores_NV[:, 300] = 9.0
+    excluded_N = torch.arange(6) % 2 == 0
+    expected_NV = scores_NV.clone()
+    expected_NV[excluded_N, 300] = -math.inf
+    for inner in (Draw(None, 0.0), LogZ()):
+        (found,) = read(scores_NV, [Without(inner, 300, excluded_N)], words=256, rows=4, factor=factor)
+        (plain,) = read(expected_NV, [inner])
+        torch.testing.assert_close(found, plain)
+    assert scores_NV[0, 300] == 9.0  # the tile is another reduction's too
+
+
+@pytest.mark.parametrize("temperature", [1e-7, 1e-12, 1e-30])
+def test_the_coldest_draws_are_the_best_token(temperature):
+    scores_NV = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0)) * 10
+    draw = Draw(Rng(0).key(Stream.TOKEN, torch.arange(50)), temperature)
+    assert torch.equal(read(scores_NV, [draw], words=256)[0], scores_NV.argmax(1))
 
 
 def test_a_draw_above_temperature_0_needs_keys():

@@ -81,7 +81,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_formulas(changes):
 
 
 def test_the_loss_with_importance_sampling_is_weighted():
-    model, rng, totals = tiny.gaussian(importance_sampling=True, timesteps=12), Rng(3), Totals(6, 18)
+    model, rng, totals = tiny.gaussian(importance_sampling=True, timesteps=12).train(), Rng(3), Totals(6, 18)
     g = torch.Generator().manual_seed(0)
     model.timestep_sampler.history_TN.copy_(torch.rand(12, 10, generator=g) + 0.1)
     model.timestep_sampler.count_T.fill_(10)
@@ -93,6 +93,10 @@ def test_the_loss_with_importance_sampling_is_weighted():
     before = model.timestep_sampler.count_T.sum()
     model.observe(records)
     assert model.timestep_sampler.count_T.sum() - before == int(records["use"].sum())
+    plain = tiny.gaussian(timesteps=12).eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if "timestep_sampler" not in k})
+    watched = model.eval().loss(batch_of(), rng, totals)["loss"]  # a validation draws its timesteps as if nothing was
+    torch.testing.assert_close(watched, plain.loss(batch_of(), rng, totals)["loss"])
 
 
 def test_the_loss_of_a_step_is_the_sum_of_its_parts():

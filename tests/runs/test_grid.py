@@ -57,10 +57,8 @@ def test_ranges_and_globs() -> None:
 
 
 def test_root_keys_models_and_checkpoints_are_swept() -> None:
-    made = expand(
-        ["seed=0,1", "num_samples=2,3", "length=oracle,fixed_8", "checkpoint=runs/a,runs/b=c"], composer=COMPOSER
-    )
-    assert len({(p.config.seed, p.config.num_samples, p.config.length, p.config.checkpoint) for p in made}) == 16
+    made = expand(["seed=0,1", "length=oracle,fixed_8", "checkpoint=runs/a,runs/b=c"], composer=COMPOSER)
+    assert len({(p.config.seed, p.config.length, p.config.checkpoint) for p in made}) == 8
     models = expand(["model=gaussian_tiny,causal_seq2seq_tiny"], composer=COMPOSER)
     assert [p.config.choices.sampler for p in models] == ["dpmpp", "autoregressive"]
     assert [p.config.dataset.name for p in expand(["dataset=grammar,grammar_hard"], composer=COMPOSER)] == [
@@ -190,3 +188,12 @@ def test_launchers_are_hydras_and_passed_over_here(tmp_path: Path) -> None:
         launcher_config(["hydra/launcher=jobli"], tmp_path)
     with pytest.raises(UserError, match=r"hydra\.launcher\.n_job=2 does not fit"):
         launcher_config(["hydra.launcher.n_job=2"], tmp_path)
+
+
+def test_one_front_has_one_number_of_samples(experiments: Path) -> None:
+    with pytest.raises(UserError, match="num_samples=4,2 cannot be swept: one sweep has one num_samples"):
+        expand(["num_samples=4,2"], composer=COMPOSER)
+    mixed = "grids: [{sampler: cfg, num_samples: 2}, {sampler: ddim, num_samples: 3}]"
+    (experiments / "experiment" / "mixed.yaml").write_text(mixed)
+    with pytest.raises(UserError, match="grid 1: num_samples cannot be swept"):
+        expand(["experiment=mixed"], config_dirs=[experiments])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from trained import command, copy_of, samples, sweep
 
 from diffq.cli import main
@@ -163,6 +165,36 @@ def test_refusals(outputs: Path, words: list[str], said: str, capsys: pytest.Cap
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
+
+
+def test_a_given_setting_is_not_passed_over(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A training of other sizes is not taken in silence, and what nobody said is taken from the training."""
+    words = ["model=gaussian_tiny", "dataset=qqp", "model.width=32", "dataset.path=elsewhere"]
+    (folder,) = outputs.glob("train/grammar-gaussian_tiny-*")
+    shutil.copytree(folder, outputs / "train" / "qqp-gaussian_tiny-1")
+    run = outputs / "train" / "qqp-gaussian_tiny-1" / "run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"dataset": "qqp"}))
+    assert main(["sample", f"outputs={outputs}", *words]) == 2
+    told = capsys.readouterr().err
+    assert "no finished training of gaussian_tiny on qqp with dataset.path=elsewhere model.width=32; run:" in told
+    assert "diffq train model=gaussian_tiny dataset=qqp dataset.path=elsewhere model.width=32" in told
+
+
+def test_a_checkpoint_that_changed_after_the_plan_fails_its_points(outputs: Path, monkeypatch, capfd) -> None:
+    from diffq.runs import sweep as verb
+
+    write = verb._write_configs
+
+    def then_change(*arguments) -> None:
+        write(*arguments)
+        (folder,) = outputs.glob("train/grammar-gaussian_tiny-*")
+        tensors = load_file(folder / "model.safetensors")
+        save_file({name: value * 1.01 for name, value in tensors.items()}, folder / "model.safetensors")
+
+    monkeypatch.setattr(verb, "_write_configs", then_change)
+    assert sweep(outputs, *GRID) == 1
+    assert capfd.readouterr().err.count("have changed since this point was planned") == 2
+    assert not samples(outputs)
 
 
 def test_an_empty_source_is_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

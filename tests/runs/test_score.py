@@ -15,6 +15,7 @@ from diffq.runs import score
 from diffq.runs.judging import Judges
 from diffq.runs.selection import select
 from diffq.store import Store
+from diffq.store.files import write_json
 
 
 @pytest.fixture
@@ -89,6 +90,11 @@ def test_what_cannot_be_scored_is_refused(store):
     with pytest.raises(UserError, match="no sweep"):
         select(Store(store.outputs / "empty"), [])
     point = select(store, []).points[0]
+    run = json.loads((point.folder / "run.json").read_text())
+    write_json(point.folder / "run.json", run | {"sources_digest": "0" * 64})
+    with pytest.raises(UserError, match="other sources or references than when it was sampled"):
+        Judges(store).answers(point)
+    write_json(point.folder / "run.json", run)
     lines = point.samples_file.read_bytes().splitlines(keepends=True)
     point.samples_file.write_bytes(b"".join(lines[:-1]))
     with pytest.raises(UserError, match="2 of 3 samples"):

@@ -153,6 +153,14 @@ def test_what_is_refused(tmp_path, change, message):
 def test_other_data_under_a_begun_training_is_refused(tmp_path):
     folder = verb.train(small(tmp_path, "trainer.schedule=constant"), progress=False)
     run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(run | {"pairs": 3}))
-    with pytest.raises(UserError, match=r"was begun on 3 pairs and there are \d+ now"):
-        verb.train(small(tmp_path, "trainer.schedule=constant", "trainer.max_steps=6"), progress=False)
+    for changed in ({"pairs": 3}, {"pairs_digest": "0" * 64}):
+        (folder / "run.json").write_text(json.dumps(run | changed))
+        with pytest.raises(UserError, match=r"was begun on other data \(\d+ pairs, there are \d+ now"):
+            verb.train(small(tmp_path, "trainer.schedule=constant", "trainer.max_steps=6"), progress=False)
+
+
+def test_previews_that_cannot_be_made_stop_nothing(tmp_path):
+    """The default sampler takes 30 steps, and this model has 20."""
+    folder = verb.train(small(tmp_path, "model.timesteps=20", "trainer.previews=1"), progress=False)
+    assert any("no previews: " in line for row in rows(folder) for line in row.get("previews", []))
+    assert (folder / "model.safetensors").exists()

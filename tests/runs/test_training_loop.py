@@ -211,6 +211,30 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
     assert all(bool(v.isfinite().all()) for v in read_tensors(tmp_path / "model.safetensors").values())
 
 
+class Breaks(toy.ToyModel):
+    """A weight becomes NaN at the seventh update, whose loss does not show it yet."""
+
+    left = 7
+
+    def observe(self, records):
+        super().observe(records)
+        self.left -= 1
+        if self.left == 0:
+            with torch.no_grad():
+                self.out.weight[0, 0] = float("nan")
+
+
+@pytest.mark.parametrize("changes", [{"save_steps": 7}, {"max_steps": 7, "save_steps": 3}, {"validate_steps": 7}])
+def test_no_state_holds_weights_that_are_no_numbers(tmp_path, changes):
+    with pytest.raises(NotFinite, match=r"not finite after step 7|validation loss became nan at step 7"):
+        toy.train(toy.job(tmp_path, model=Breaks, **changes))
+    assert run_json(tmp_path)["status"] == "failed"
+    kept = list((tmp_path / "state").glob("step-*"))
+    assert "step-7" not in [path.name for path in kept]
+    if (tmp_path / "model.safetensors").exists():
+        assert all(bool(v.isfinite().all()) for v in read_tensors(tmp_path / "model.safetensors").values())
+
+
 def test_no_state_is_written_from_losses_that_were_not_looked_at(tmp_path):
     with pytest.raises(NotFinite):
         toy.train(toy.job(tmp_path, model=Explodes, log_steps=100, save_steps=7))

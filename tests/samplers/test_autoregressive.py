@@ -112,6 +112,7 @@ def test_fixed_tokens_stand_and_are_read():
         assert (filled.tokens_BL[:, 3] == token).all()
         assert (filled.tokens_BL[:, 9] == token).all()
         assert filled.valid_BL[:, :10].all()  # no row ends before its last known token
+        assert (filled.tokens_BL[:, :10] != DENOISER.end).all()
         answers.append(filled.tokens_BL)
     assert torch.equal(answers[0][:, :3], answers[1][:, :3])
     assert (answers[0][:, 4:9] != answers[1][:, 4:9]).any(1).sum() > 12

@@ -8,6 +8,7 @@ Knows no configuration files: it is given a model, batches and a folder.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from diffq.runs.training.progress import Progress
 from diffq.runs.training.signals import Signals
 from diffq.runs.training.steps import Batches, StepBatch, Stepper, divide, pinned, to_device
 
-VALIDATION_SEED = 0  # the validation losses of all trainings are under the same draws
+VALIDATION_SEED = -1  # the validation losses of all trainings are under the same draws, which no training has
 
 
 class NotFinite(UserError):
@@ -208,7 +209,9 @@ class Trainer:
         values = self.accelerator.reduce(shares, "sum").double().cpu()
         losses = values[names.index("loss")]
         if not bool(losses.isfinite().all()):
-            self._not_finite(losses, steps, rates)
+            first = int((~losses.isfinite()).nonzero()[0])
+            what = f"the loss became {float(losses[first])} at step {steps[first]} (learning rate {rates[first]:.3g})"
+            raise self._not_finite(what)
         now = time.monotonic()
         speed = self._tokens / max(now - self._logged_at, 1e-9)
         self._logged_at, self._tokens = now, 0
@@ -220,13 +223,11 @@ class Trainer:
         self.journal.row(row | {"seconds": round(self._seconds, 2)})
         self.progress.update(steps[-1], self._share(), self.loss, rates[-1], speed)
 
-    def _not_finite(self, losses: Tensor, steps: Sequence[int], rates: Sequence[float]) -> None:
-        first = int((~losses.isfinite()).nonzero()[0])
-        kept = state.newest(self.job.folder / "state")
-        raise NotFinite(
-            f"the loss became {float(losses[first])} at step {steps[first]} (learning rate {rates[first]:.3g});"
-            f" {'the checkpoint of ' + kept.name + ' is kept' if kept else 'no checkpoint had been written'}; try a"
-            " smaller trainer.learning_rate, trainer.clip=1 or a longer trainer.warmup_steps"
+    def _not_finite(self, what: str) -> NotFinite:
+        newest = state.newest(self.job.folder / "state")
+        kept = f"the checkpoint of {newest.name} is kept" if newest else "no checkpoint had been written"
+        return NotFinite(
+            f"{what}; {kept}; try a smaller trainer.learning_rate, trainer.clip=1 or a longer trainer.warmup_steps"
             + (", or trainer.precision=bf16" if self.settings.precision == "fp16" else "")
         )
 
@@ -251,14 +252,25 @@ class Trainer:
         with weights, torch.random.fork_rng(devices=devices):
             model.eval()
             values = self._validation_losses()
-            lines = list(self.job.preview(model)) if self.job.preview is not None and self.rank == 0 else []
+            lines = self._previews(model)
             model.train()
+        if not math.isfinite(values["loss"]):
+            raise self._not_finite(f"the validation loss became {values['loss']} at step {self.done}")
         self.validation_loss = values["loss"]
         row = {"step": self.done} | {f"validation_{name}": value for name, value in values.items()}
         self.journal.row(row | {"seconds": round(self._seconds, 2)} | ({"previews": lines} if lines else {}))
         self.progress.say(f"step {self.done}  validation loss {values['loss']:.4f}")
         for line in lines:
             self.progress.say(f"  {line}")
+
+    def _previews(self, model: TrainableModel) -> list[str]:
+        """Samples to look at, or why there are none: a training does not end because of them."""
+        if self.job.preview is None or self.rank:
+            return []
+        try:
+            return list(self.job.preview(model))
+        except UserError as error:
+            return [f"no previews: {error}"]
 
     @torch.no_grad()
     def _validation_losses(self) -> dict[str, float]:
@@ -278,8 +290,11 @@ class Trainer:
         return {name: float(self.accelerator.reduce(value, "sum")) for name, value in sums.items()}
 
     def _save(self, status: str) -> None:
-        """Writes the state and the weights to sample with, unless the losses have gone bad (NotFinite)."""
+        """Writes the state and the weights to sample with, unless the losses or the weights have gone bad
+        (NotFinite): the last update may have spoilt what the loss before it does not show."""
         self._read_losses()
+        if not bool(torch.stack([p.detach().isfinite().all() for p in self.job.model.parameters()]).all()):
+            raise self._not_finite(f"a weight is not finite after step {self.done}")
         from accelerate.utils import gather_object
 
         generators = gather_object([state.generator_states(self.device)])

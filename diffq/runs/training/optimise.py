@@ -50,7 +50,7 @@ def learning_rate(settings: TrainerSettings, step: int, clock: float) -> float:
     place of the share of the steps, and the warm-up still counts steps.
     """
     peak, warmup, last = settings.learning_rate, settings.warmup_steps, settings.max_steps
-    if last is not None:
+    if last is not None and settings.schedule != "constant":  # a constant rate knows no end: more steps only go on
         warmup = min(warmup, last // 2)
     if step < warmup:
         return peak * (step + 1) / warmup
