@@ -21,6 +21,7 @@ from diffq.metrics.base import Answers, Metric, Score, signature_parts
 from diffq.registry import METRICS
 
 RESAMPLES = 1000
+SPLITS = 100
 LEVEL = 0.95
 _SEED = 20250310
 _BLOCK = 4_000_000  # counts held at once, 32 MB
@@ -86,6 +87,23 @@ def resample(per_source: np.ndarray, signature: str) -> np.ndarray:
     n = len(per_source)
     blocks = _kept(n) if n * RESAMPLES <= _BLOCK else _draw(n)
     return np.concatenate([function(counts @ per_source, n, fields) for counts in blocks])
+
+
+def halves(per_source: np.ndarray, signature: str) -> np.ndarray:
+    """The values over either half of the sources, 2 × SPLITS, for random splits that are the same for every n-row
+    array: what is chosen on one half can be judged on the other."""
+    function, fields = _aggregate_of(signature)
+    n = len(per_source)
+    first = _splits(n) @ per_source
+    rest = per_source.sum(axis=0) - first
+    return np.stack([function(first, n // 2, fields), function(rest, n - n // 2, fields)])
+
+
+@lru_cache(maxsize=2)
+def _splits(n: int) -> np.ndarray:
+    """SPLITS × n: one where a source is in the first half."""
+    order = np.random.default_rng(_SEED + 1).random((SPLITS, n)).argsort(axis=1)
+    return (order < n // 2).astype(np.float64)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import numpy as np
 from diffq.errors import UserError, unknown
 from diffq.report.pareto import hypervolume, interpolate, on_front
 from diffq.report.points import Figure, Line, ReportPoint, make_lines
+from diffq.report.seeds import pool_seeds
 
 UNBOUNDED = ("vendi", "kl", "seconds", "tokens_per_second", "nfe_calls", "nfe_rows", "peak_memory")
 """Metrics (by the beginning of their names) that are not between 0 and 100."""
@@ -62,8 +63,10 @@ class Frontier:
 def build_frontier(points: Sequence[ReportPoint], nulls: Sequence[ReportPoint], x: str, y: str) -> Frontier:
     """The frontier of the points that can be compared; which ones were left out stands in its notes.
 
-    Raises UserError where a metric is unknown to every point, or is the same on both axes.
+    Points that differ in the seed alone are one. Raises UserError where a metric is unknown to every point, or is the
+    same on both axes.
     """
+    points = pool_seeds(points)
     if x == y:
         raise UserError(f"x and y are both {x}; a frontier needs a diversity metric and a quality metric")
     known = {name for point in points for name in point.figures}

@@ -153,6 +153,8 @@ def _draw_line(frontier: Frontier, axes: Any, line: Line, at: int) -> Any:
         axes.plot(values[:, 0], values[:, 1], color=colour, linewidth=0.8 if many else 1.3, alpha=0.55, zorder=2)
         for point, (x, y) in zip(strand.points, values, strict=True):
             _draw_bars(frontier, axes, point, x, y, colour)
+            for across, up in frontier.values(point.parts):  # faintly, the seeds that the point is the mean of
+                axes.plot([across], [up], marker=".", markersize=2.6, color=colour, alpha=0.45, linestyle="none")
             best = point.key in frontier.front
             axes.plot(
                 [x], [y], marker=marker, markersize=6.2 if best else 5.0, color=colour, zorder=4 if best else 3,

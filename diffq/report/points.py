@@ -22,7 +22,12 @@ COSTS = ("nfe_calls", "nfe_rows", "seconds", "rows")
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric of one point. `draws` are its values in bootstrap resamples of the sources, where there are any."""
+    """One metric of one point.
+
+    draws    its values in bootstrap resamples of the sources, where there are any
+    halves   its values over either half of the sources, 2 × splits, likewise
+    between  the standard deviation between seeds, where the point is of several
+    """
 
     name: str
     value: float
@@ -31,6 +36,8 @@ class Figure:
     low: float | None = None
     high: float | None = None
     draws: np.ndarray | None = field(default=None, compare=False, repr=False)
+    halves: np.ndarray | None = field(default=None, compare=False, repr=False)
+    between: float | None = None
 
     @property
     def sign(self) -> int:
@@ -45,6 +52,8 @@ class ReportPoint:
     sampler     the name it was asked for; `canonical` the one it is stored under
     samples     s, how many samples a source the figures are over
     plain       True for the baseline: no guidance, temperature 0, no clamp
+    checkpoint  digest of the weights
+    parts       the points of single seeds that this one is the mean of; empty where it is of one seed
     """
 
     key: str
@@ -64,6 +73,8 @@ class ReportPoint:
     figures: Mapping[str, Figure]
     costs: Mapping[str, float] = field(default_factory=dict)
     kind: Literal["point", "null"] = "point"
+    checkpoint: str = ""
+    parts: tuple[ReportPoint, ...] = ()
 
     @classmethod
     def of(cls, record: Record, sampler: str = "", samples: int = 0) -> ReportPoint:
@@ -91,7 +102,13 @@ class ReportPoint:
             changed=record.changed,
             figures=pick_figures(record.metrics, count),
             costs=costs,
+            checkpoint=str(record.run.get("checkpoint", "")),
         )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that the figures are of."""
+        return tuple(part.seed for part in self.parts) or (self.seed,)
 
     @property
     def plain(self) -> bool:
@@ -105,9 +122,15 @@ class ReportPoint:
             and all(self.dials.get(name, value) == value for name, value in off.items())
         )
 
-    def with_draws(self, draws: Mapping[str, np.ndarray]) -> ReportPoint:
-        """The point with resampled values for the named figures."""
-        figures = {name: replace(f, draws=draws.get(name, f.draws)) for name, f in self.figures.items()}
+    def with_draws(
+        self, draws: Mapping[str, np.ndarray], halves: Mapping[str, np.ndarray] | None = None
+    ) -> ReportPoint:
+        """The point with resampled values for the named figures, and with their values over halves of the sources."""
+        split = halves or {}
+        figures = {
+            name: replace(f, draws=draws.get(name, f.draws), halves=split.get(name, f.halves))
+            for name, f in self.figures.items()
+        }
         return replace(self, figures=figures)
 
 
@@ -164,16 +187,19 @@ class Line:
 def make_lines(points: Sequence[ReportPoint]) -> list[Line]:
     """One line a sampler, in the order in which they come; null lines last.
 
-    Where one sampler was used with several models, length models or seeds, the label says which.
+    Where one sampler was used with several models, checkpoints, length models or seeds, the label says which.
     """
     groups: dict[tuple[Any, ...], list[ReportPoint]] = {}
     for point in points:
-        groups.setdefault((point.kind, point.sampler, point.model, point.length, point.seed), []).append(point)
+        seeds = ", ".join(map(str, point.seeds))
+        key = (point.kind, point.sampler, point.model, point.checkpoint[:6], point.length, seeds)
+        groups.setdefault(key, []).append(point)
     lines = []
     for (kind, sampler, *rest), members in groups.items():
         label = sampler
-        for at, (value, prefix) in enumerate(zip(rest, ("", "length ", "seed "), strict=True)):
-            if len({key[at + 2] for key in groups if key[:2] == (kind, sampler)}) > 1:
+        for at, (value, prefix) in enumerate(zip(rest, ("", "checkpoint ", "length ", "seed "), strict=True)):
+            like = (kind, sampler, rest[0]) if prefix == "checkpoint " else (kind, sampler)
+            if len({key[at + 2] for key in groups if key[: len(like)] == like}) > 1:
                 label += f" · {prefix}{value}"
         varying = varying_dials(members)
         lines.append(Line(label, kind, varying, tuple(_strands(members, varying))))

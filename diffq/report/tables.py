@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from diffq.report.frontier import AtLevel, Frontier, Scaling, Volume
@@ -16,20 +17,33 @@ Rows = Sequence[Mapping[str, Any]]
 _PIPE_WIDTH = 1000  # nothing is folded where the output is no terminal
 
 
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of a report, ready to be shown anywhere, with what one should know about it."""
+
+    title: str
+    heads: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    notes: tuple[str, ...] = ()
+
+
 def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
     """One flat mapping a point, null lines last: what frontier.csv holds.
 
-    `dial_…` for every dial that any sampler here has, `METRIC`, `METRIC_low`, `METRIC_high` for every figure, then
-    nfe_calls, nfe_rows and seconds of the whole run, rows it sampled, key and folder. None where there is nothing.
+    `dial_…` for every dial that any sampler here has, `METRIC`, `METRIC_low`, `METRIC_high` for every figure (and
+    `METRIC_between_seeds`, a standard deviation, where points are means over several), then nfe_calls, nfe_rows and
+    seconds of the whole run, rows it sampled, key and folder. None where there is nothing.
     """
     everything = [*frontier.points, *frontier.nulls]
     dials = list(dict.fromkeys(name for point in everything for name in point.dials))
     metrics = list(dict.fromkeys(name for point in everything for name in point.figures))
+    spread = {name for point in everything for name, f in point.figures.items() if f.between is not None}
     rows = []
     for point in everything:
         row: dict[str, Any] = {
             "kind": point.kind, "sampler": point.sampler, "model": point.model, "length": point.length,
-            "seed": point.seed, "s": point.samples, "n": point.sources, "on_front": point.key in frontier.front,
+            "seed": " ".join(map(str, point.seeds)), "s": point.samples, "n": point.sources,
+            "on_front": point.key in frontier.front,
         }  # fmt: skip
         row |= {f"dial_{name}": point.dials.get(name) for name in dials}
         for name in metrics:
@@ -37,6 +51,8 @@ def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
             row[name] = figure.value if figure else None
             row[f"{name}_low"] = figure.low if figure else None
             row[f"{name}_high"] = figure.high if figure else None
+            if name in spread:
+                row[f"{name}_between_seeds"] = figure.between if figure else None
         row |= {name: point.costs.get(name) for name in ("nfe_calls", "nfe_rows", "seconds", "rows")}
         rows.append(row | {"key": point.key, "folder": point.folder})
     return rows
@@ -70,17 +86,20 @@ def table(frontier: Frontier, metrics: Sequence[str] = (), brief: bool = False) 
     names = [frontier.y, frontier.x, *(m for m in metrics if m not in (frontier.x, frontier.y))]
     heads = ["", "sampler", "dials", "length", "s", "n", *names, "NFE", "seconds"]
     varying = {line.label: varying_dials(line.points) for line in frontier.lines}
-    several = len({(p.seed) for p in frontier.points}) > 1
+    several = any(p.parts for p in frontier.points)
+    if several:
+        heads[6:6] = ["seeds", f"sd of {frontier.y}", f"sd of {frontier.x}"]
     cells = []
     for line in frontier.lines:
         if brief and line.kind == "null":
             continue
         for point in line.points:
             dials = long_dials(point, varying[line.label] or point.changed or ("scale", "temperature", "steps"))
-            dials += f"{', ' if dials else ''}seed {point.seed}" if several else ""
+            spread = [point.figures[name].between if name in point.figures else None for name in names[:2]]
             cells.append(
                 ["*" if point.key in frontier.front else "", line.label, dials, point.length or "–"]
                 + [str(point.samples), str(point.sources)]
+                + ([str(len(point.seeds)), *map(_number, spread)] if several else [])
                 + [show_figure(point, name, brief and name not in (frontier.x, frontier.y)) for name in names]
                 + [_nfe(point), _number(point.costs.get("seconds"))]
             )

@@ -19,7 +19,8 @@ import numpy as np
 from diffq.config import Config, Request
 from diffq.config.files import group_files, read_mapping, search_dirs
 from diffq.errors import UserError
-from diffq.metrics.intervals import resample
+from diffq.metrics.intervals import halves, resample
+from diffq.report.findings import Findings, findings
 from diffq.report.frontier import (
     AtLevel,
     Frontier,
@@ -33,6 +34,7 @@ from diffq.report.frontier import (
 from diffq.report.paper import PaperTable, claim_table, compare_with_paper, delta_table
 from diffq.report.points import ReportPoint
 from diffq.report.tables import (
+    ReportTable,
     frontier_rows,
     level_table,
     print_table,
@@ -66,10 +68,15 @@ class Report:
     paper: PaperTable | None
     files: tuple[Path, ...]
     notes: tuple[str, ...]
+    findings: Findings
 
     def as_json(self) -> dict[str, Any]:
         body = to_json(self.frontier, self.volumes, self.box, self.levels, self.against)
-        body |= {"notes": list(self.notes), "files": [str(path) for path in self.files]}
+        body |= {
+            "tables": [dataclasses.asdict(t) for t in self.findings.tables],
+            "notes": list(self.notes),
+            "files": [str(path) for path in self.files],
+        }
         return body | ({"paper": dataclasses.asdict(self.paper)} if self.paper else {})
 
 
@@ -99,6 +106,8 @@ def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
     spec = _paper(config, judges)
     x, y = _axis(config, "x"), _axis(config, "y")
     named = {x, y, *(row["metric"] for row in spec.get("deltas", ()))} if spec else {x, y}
+    if len(selection.chosen) == 2:  # the two are compared in every metric
+        named |= {metric.name for metric in config.metric.metrics}
     points = [_point(selection, number, named) for number in range(len(selection.chosen))]
     folder = selection.folder or selection.store.reports / _name(points)
     nulls, notes = _nulls(folder, selection, points, config, judges, (x, y))
@@ -107,7 +116,8 @@ def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
     against = reference_line(frontier)
     paper = compare_with_paper(frontier, spec) if spec else None
     metrics = tuple(metric.name for metric in config.metric.metrics if metric.axis != "cost")
-    files, more = _write(folder, frontier, metrics, paper)
+    found_out = findings(frontier, against, baseline(points, (x, y)), metrics)
+    files, more = _write(folder, frontier, metrics, paper, found_out.tables)
     return Report(
         frontier=frontier,
         metrics=metrics,
@@ -118,6 +128,7 @@ def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
         paper=paper,
         files=files,
         notes=(*frontier.notes, *notes, *more),
+        findings=found_out,
     )
 
 
@@ -143,16 +154,18 @@ def _point(selection: Selection, number: int, named: set[str]) -> ReportPoint:
     """One point, with resampled values for the figures that intervals of differences are wanted of."""
     chosen = selection.chosen[number]
     point = ReportPoint.of(read_record(selection.store, chosen.point.folder), chosen.sampler, chosen.samples)
-    return point.with_draws(_draws(point, chosen.point.per_source(), named))
+    return _resampled(point, chosen.point.per_source(), named)
 
 
-def _draws(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> dict[str, np.ndarray]:
-    found = {}
+def _resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:
+    """The point with the values of these figures in resamples of its sources, and over halves of them."""
+    drawn, split = {}, {}
     for name in named & set(point.figures):
-        rows = statistics.get(point.figures[name].signature)
+        signature = point.figures[name].signature
+        rows = statistics.get(signature)
         if rows is not None and len(rows) > 1:
-            found[name] = resample(rows, point.figures[name].signature)
-    return found
+            drawn[name], split[name] = resample(rows, signature), halves(rows, signature)
+    return point.with_draws(drawn, split)
 
 
 def _name(points: Sequence[ReportPoint]) -> str:
@@ -188,20 +201,23 @@ def _nulls(
     except UserError as error:
         return [], [f"no null lines: {error}"]
     notes = [] if start.plain else [f"null lines start from {start.folder}, since there is no plain baseline here"]
-    found = [p.with_draws(_draws(p, statistics, set(axes))) for p, statistics in read_nulls(folder, start)]
+    found = [_resampled(p, statistics, set(axes)) for p, statistics in read_nulls(folder, start)]
     return found, notes
 
 
 def _write(
-    folder: Path, frontier: Frontier, metrics: Sequence[str], paper: PaperTable | None
+    folder: Path, frontier: Frontier, metrics: Sequence[str], paper: PaperTable | None, tables: Sequence[ReportTable]
 ) -> tuple[tuple[Path, ...], list[str]]:
-    """frontier.csv, .md, .tex, and where matplotlib is there .png and .svg; the paper's table as Markdown."""
+    """frontier.csv, .md, .tex, and where matplotlib is there .png and .svg; comparisons and the paper's table as
+    Markdown."""
     heads, cells = table(frontier, metrics)
     texts = {
         "frontier.csv": to_csv(frontier_rows(frontier)),
         "frontier.md": to_markdown(heads, cells),
         "frontier.tex": to_latex(heads, cells),
     }
+    if tables:
+        texts["comparisons.md"] = "\n".join(map(comparison_markdown, tables))
     if paper:
         texts[f"paper-{paper.paper}.md"] = paper_markdown(paper)
     for name, text in texts.items():
@@ -214,6 +230,12 @@ def _write(
     except ImportError as error:
         return tuple(files), [f"no picture: the package {error.name} is not installed"]
     return tuple(files), []
+
+
+def comparison_markdown(found: ReportTable) -> str:
+    """One table with its title and its notes."""
+    notes = "".join(f"\n{note}\n" for note in found.notes)
+    return f"## {found.title}\n\n{to_markdown(found.heads, found.cells)}{notes}"
 
 
 def paper_markdown(paper: PaperTable) -> str:
@@ -234,6 +256,8 @@ def print_report(report: Report) -> None:
     if report.levels:
         heads, cells = level_table(frontier, report.levels, report.against)
         print_table(f"{frontier.y} at equal {frontier.x}, interpolated; of several strands the best", heads, cells)
+    for found in report.findings.headlines:
+        print_table(found.title, found.heads, found.cells)
     if report.paper:
         print_table(f"{report.paper.title} (arXiv {report.paper.paper})", *delta_table(report.paper))
         print_table("", *claim_table(report.paper))
