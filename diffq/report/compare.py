@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffq.metrics.power import Needed, needed
 from diffq.report.frontier import REACHED, Frontier
 from diffq.report.points import Figure, Line, ReportPoint
+from diffq.report.power import Needed, needed
 
 LEVELS = 15
 """Levels of diversity over which the quality of two lines is compared."""

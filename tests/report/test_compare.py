@@ -11,11 +11,11 @@ import pytest
 from synthetic import frontier_points, point
 
 from diffq.metrics.intervals import halves, resample, value_of
-from diffq.metrics.power import needed
 from diffq.report.compare import beats, difference, neighbours, pairing, to_tell
 from diffq.report.findings import findings, pair_table
 from diffq.report.frontier import build_frontier, reference_line
 from diffq.report.points import Figure, ReportPoint
+from diffq.report.power import needed
 from diffq.report.seeds import pool_seeds
 
 
