@@ -1,6 +1,6 @@
 """The command line: reads the words, says what is wrong with them in one sentence, and calls the verb.
 
-Exit status: what the verb returns, 2 for a UserError, 130 for an interrupt.
+Exit status: what the verb returns, 2 for a UserError, 130 for Ctrl-C, 143 for SIGTERM.
 It imports nothing heavy: help and completion need no Hydra and no torch.
 """
 
@@ -16,11 +16,17 @@ from pathlib import Path
 from diffq.cli.parsers import TAKES_RUNS, VERBS, overview, parser_for
 from diffq.config import Request
 from diffq.errors import UserError, unknown
+from diffq.interrupts import Interrupts, Stopped, sentence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with Interrupts(final=argv is None):
+        return _status(words)
+
+
+def _status(words: list[str]) -> int:
     try:
         status = _main(words)
         sys.stdout.flush()
@@ -28,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"diffq: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        if os.environ.get("RANK", "0") == "0":  # of the processes of one training, the first speaks
+            print(sentence(stop.reached), file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -1,27 +1,34 @@
 """Handing points to workers: in this process, or through one of Hydra's launchers (joblib, submitit, Ray).
 
 A worker is given folders of points, reads what to sample from their config.yaml, and reports each one's outcome; it
-never raises. Knows no metric.
+never raises. A launcher works in a thread, so that the main thread can look at what grows on disk. Knows no metric.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffq.config import from_mapping
 from diffq.config.files import builtin_dir
 from diffq.config.hydra import is_launcher_key, launcher_config, version_base
 from diffq.errors import UserError
+from diffq.runs.workers import die_with_parent, none_left_alive
 from diffq.store.point import Busy, Point
 from diffq.store.root import Store
+
+if TYPE_CHECKING:
+    from diffq.diffusion.contracts import OnStep
+    from diffq.runs.sampling import OnProgress
+    from diffq.runs.workbench import Workbenches
 
 Outcome = Literal["done", "busy", "failed"]
 
@@ -35,33 +42,14 @@ class Result:
     error: str = ""
 
 
-OnPoint = Callable[[Result], None]
-
-
-def run_points(
-    folders: Iterable[str],
+def run_point(
+    folder: str,
+    benches: Workbenches,
     config_dirs: Sequence[Path] = (),
-    *,
-    wait: bool = False,
-    on_point: OnPoint | None = None,
-    on_progress: Callable[[str], Any] | None = None,
-) -> list[Result]:
-    """Samples the points in these folders, one after another, with every checkpoint loaded once."""
-    from diffq.runs.workbench import Workbenches
-
-    benches = Workbenches()
-    results = []
-    for folder in folders:
-        result = _run_point(folder, benches, config_dirs, wait, on_progress)
-        results.append(result)
-        if on_point is not None:
-            on_point(result)
-    return results
-
-
-def _run_point(
-    folder: str, benches: Any, config_dirs: Sequence[Path], wait: bool, on_progress: Callable[[str], Any] | None
+    on_progress: OnProgress | None = None,
+    on_step: OnStep | None = None,
 ) -> Result:
+    """Samples the point in this folder; one that somebody else has is `busy`."""
     from diffq.runs.sampling import sample_point
 
     try:
@@ -71,7 +59,7 @@ def _run_point(
         if made.folder.resolve() != Path(folder).resolve():  # then its samples would be another point's
             why = f"{config.checkpoint} or the data have changed since this point was planned; sweep again"
             return Result(folder, "failed", why)
-        sample_point(config, bench, wait=wait, on_progress=on_progress(folder) if on_progress else None)
+        sample_point(config, bench, on_progress=on_progress, on_step=on_step)
         return Result(folder, "done")
     except Busy:
         return Result(folder, "busy")
@@ -81,59 +69,137 @@ def _run_point(
         return Result(folder, "failed", traceback.format_exc())
 
 
-def launch(folders: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Path], sweep: Path) -> list[Result]:
-    """Samples points through the launcher that `hydra/launcher=NAME` names, several points a job."""
-    from hydra import initialize_config_dir
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.core.plugins import Plugins
-    from hydra.core.utils import JobStatus
-    from hydra.types import HydraContext
+class Launched:
+    """A launcher at work.
 
-    config = launcher_config(overrides, sweep / "jobs")
-    chunks = _chunks(folders, _workers(config))
-    with initialize_config_dir(str(builtin_dir()), **version_base()):
-        context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
-        HydraConfig.instance().set_config(config)
-        job = _Job(tuple(map(tuple, chunks)), tuple(map(str, config_dirs)), os.getcwd(), os.getpid())
-        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
-        returned = launcher.launch([[] for _ in chunks], initial_job_idx=0)
-    results = []
-    for chunk, made in zip(chunks, returned, strict=True):
-        if made.status == JobStatus.COMPLETED:
-            results += [Result(**r) for r in made.return_value]
-        else:
-            results += [Result(f, "failed", f"the job of this point ended badly: {made._return_value}") for f in chunk]
-    return results
+    local   whether its workers are children of this process, on this machine
+    broken  why it ended before its jobs did, which is when a worker was killed; empty while all is well
+    results what its jobs reported, once it is not `alive` any more
+    """
+
+    def __init__(self, folders: Sequence[str], config: Any, config_dirs: Sequence[Path]):
+        self.local = "joblib" in str(config.hydra.launcher.get("_target_"))
+        self.broken = ""
+        self.results: list[Result] = []
+        self._config = config
+        self._chunks = _chunks(folders, _workers(config))
+        self._config_dirs = tuple(map(str, config_dirs))
+        self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, but not longer than the launcher works."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            if self.local:
+                _ignore_ctrl_c()
+            self.results = self._launch()
+        except Exception as error:
+            self.broken = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+
+    def _launch(self) -> list[Result]:
+        from hydra import initialize_config_dir
+        from hydra._internal.callbacks import Callbacks
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.core.plugins import Plugins
+        from hydra.core.utils import JobStatus
+        from hydra.types import HydraContext
+
+        config, chunks = self._config, self._chunks
+        with initialize_config_dir(str(builtin_dir()), **version_base()):
+            context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
+            HydraConfig.instance().set_config(config)
+            log = str(Path(str(config.hydra.sweep.dir)).resolve() / "workers.log") if self.local else ""
+            job = _Job(tuple(map(tuple, chunks)), self._config_dirs, os.getcwd(), os.getpid(), log)
+            launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
+            returned = launcher.launch([[] for _ in chunks], initial_job_idx=0)
+        results = []
+        for chunk, made in zip(chunks, returned, strict=True):
+            if made.status == JobStatus.COMPLETED:
+                results += [Result(**r) for r in made.return_value]
+            else:
+                reason = f"the job of this point ended badly: {made._return_value}"
+                results += [Result(f, "failed", reason) for f in chunk]
+        return results
+
+
+@contextlib.contextmanager
+def launched(
+    folders: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Path], sweep: Path
+) -> Iterator[Launched]:
+    """The launcher that `hydra/launcher=NAME` names, sampling these points, several a job.
+
+    Where the block is left by an exception its workers are killed; a queue's jobs (SLURM) go on, and a later sweep
+    waits for them. UserError, before anything starts, for a launcher that is not there.
+    """
+    made = Launched(folders, launcher_config(overrides, sweep / "jobs"), config_dirs)
+    with none_left_alive():
+        made._thread.start()
+        yield made
+        made._thread.join()
+    if made.local:
+        _close_workers()
+
+
+def _ignore_ctrl_c() -> None:
+    """Workers started by this thread never see Ctrl-C, which a terminal sends to all: their parent ends them.
+
+    joblib's tracker of resources is started first, since starting it lets signals through again.
+    """
+    from joblib.externals.loky.backend.resource_tracker import ensure_running
+
+    ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _close_workers() -> None:
+    """Ends joblib's workers, which would wait for more, and hold their memory, for five minutes."""
+    from joblib.externals.loky import reusable_executor
+
+    if reusable_executor._executor is not None:
+        reusable_executor._executor.shutdown(wait=True, kill_workers=True)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """The task of a launcher's worker. Which of the chunks is its own is the number of its Hydra job."""
+    """The task of a launcher's worker. Which of the chunks is its own is the number of its Hydra job.
+
+    log  the file that a child of the sweep's process writes its own output to: the terminal belongs to the table
+    """
 
     chunks: tuple[tuple[str, ...], ...]
     config_dirs: tuple[str, ...]
     folder: str
     parent: int
+    log: str
 
     def __call__(self, _: Any) -> list[dict[str, Any]]:
         from hydra.core.hydra_config import HydraConfig
 
-        if os.getpid() != self.parent:
-            die_with_parent()
+        from diffq.runs.workbench import Workbenches
+
+        if self.log and os.getpid() != self.parent:
+            die_with_parent(self.parent)
+            _write_to(self.log)
         os.chdir(self.folder)
         for path in (self.folder, *self.config_dirs):
             if path not in sys.path:
                 sys.path.insert(0, path)
-        mine = self.chunks[HydraConfig.get().job.num]
-        return [asdict(r) for r in run_points(mine, [Path(d) for d in self.config_dirs])]
+        benches, config_dirs = Workbenches(), [Path(d) for d in self.config_dirs]
+        return [asdict(run_point(f, benches, config_dirs)) for f in self.chunks[HydraConfig.get().job.num]]
 
 
-def die_with_parent() -> None:
-    """Asks Linux to end this process when its parent ends: joblib's workers would go on computing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+def _write_to(log: str) -> None:
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for number in (1, 2):
+        os.dup2(handle, number)
+    os.close(handle)
 
 
 def uses_launcher(overrides: Sequence[str]) -> bool:

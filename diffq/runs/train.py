@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
 
 def run(request: Request) -> int:
-    """Trains what the command line asks for. Returns 0, 1 where the loss stopped being a number, or 128 + the signal
-    that interrupted it."""
-    from diffq.runs.training.loop import Interrupted, NotFinite
+    """Trains what the command line asks for. Returns 0, or 1 where the loss stopped being a number."""
+    from diffq.runs.training.loop import NotFinite
 
     config = compose(request.overrides, verb="train", config_dirs=request.config_dirs)
     try:
@@ -46,9 +45,6 @@ def run(request: Request) -> int:
     except NotFinite as error:
         print(f"diffq: {error}", file=sys.stderr)
         return 1
-    except Interrupted as stop:
-        print(f"diffq: {stop}", file=sys.stderr)
-        return 128 + stop.number
     if _first_process():
         made = read_json(folder / RUN) or {}
         if request.json:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
+from diffq.interrupts import Stopped
 from diffq.models.base import PairBatch, Totals, TrainableModel
 from diffq.models.checkpoints import WEIGHTS, tensors_of, write_tensors
 from diffq.rng import Rng
@@ -39,12 +40,8 @@ class NotFinite(UserError):
     """The loss is not a number any more."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal ended the training after it was saved; `number` is the signal's."""
-
-    def __init__(self, message: str, number: int):
-        super().__init__(message)
-        self.number = number
+class Interrupted(Stopped):
+    """A signal ended the training after it was saved."""
 
 
 @dataclass
@@ -128,7 +125,7 @@ class Trainer:
                 number = self._tick()
                 if number:
                     self._save("stopped")
-                    raise Interrupted(f"stopped and saved at step {self.done}; the same command goes on", number)
+                    raise Interrupted(number, f"the training is saved at step {self.done}")
                 if self._over():
                     break
                 if self._due(self._validated_at, self.settings.validate_steps, self.settings.validate_minutes):
