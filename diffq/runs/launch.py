@@ -73,6 +73,7 @@ class Launched:
     """A launcher at work.
 
     local   whether its workers are children of this process, on this machine
+    workers how many jobs there are
     broken  why it ended before its jobs did, which is when a worker was killed; empty while all is well
     results what its jobs reported, once it is not `alive` any more
     """
@@ -83,6 +84,7 @@ class Launched:
         self.results: list[Result] = []
         self._config = config
         self._chunks = _chunks(folders, _workers(config))
+        self.workers = len(self._chunks)
         self._config_dirs = tuple(map(str, config_dirs))
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
 

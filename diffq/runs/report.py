@@ -19,6 +19,7 @@ import numpy as np
 from diffq.config import Config, Request
 from diffq.config.files import group_files, read_mapping, search_dirs
 from diffq.errors import UserError
+from diffq.interrupts import reaching
 from diffq.metrics.intervals import halves, resample
 from diffq.report.findings import Findings, findings
 from diffq.report.frontier import (
@@ -88,7 +89,8 @@ def run(request: Request) -> int:
         raise UserError("none of these points is finished; sample them first")
     judges = Judges(done.store, request.config_dirs)
     config = config_for(request, done, judges)
-    report = make_report(done, config, judges)
+    with reaching(lambda: "the report is not written yet"):
+        report = make_report(done, config, judges)
     if left_out:
         print(f"diffq: {left_out} unfinished of {len(selection.chosen)} points left out", file=sys.stderr)
     if request.json:
@@ -104,7 +106,7 @@ def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
     config: its metric suite gives the two axes and the other columns, `choices.paper` a paper to compare with.
     """
     spec = _paper(config, judges)
-    x, y = _axis(config, "x"), _axis(config, "y")
+    x, y = axis_of(config, "x"), axis_of(config, "y")
     named = {x, y, *(row["metric"] for row in spec.get("deltas", ()))} if spec else {x, y}
     if len(selection.chosen) == 2:  # the two are compared in every metric
         named |= {metric.name for metric in config.metric.metrics}
@@ -132,8 +134,9 @@ def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
     )
 
 
-def _axis(config: Config, axis: str) -> str:
-    """The name under which scores are saved of the metric that the suite puts on an axis."""
+def axis_of(config: Config, axis: str) -> str:
+    """The name under which scores are saved of the metric that the suite puts on an axis. UserError where it has no
+    axes."""
     suite = config.metric
     name = getattr(suite, axis)
     if not name:

@@ -14,6 +14,7 @@ from typing import Any
 
 from diffq.config import Config, Request, compose
 from diffq.errors import UserError
+from diffq.interrupts import reaching
 
 _SHOWN = 5
 
@@ -45,9 +46,16 @@ def run(request: Request) -> int:
 def _point(config: Config, bench: Any, on_step: Any, quiet: bool) -> tuple[list[dict[str, Any]], Path]:
     """The first rows of the sampled point beside their sources, and its folder."""
     from diffq.runs.progress import point_progress
-    from diffq.runs.sampling import sample_point
+    from diffq.runs.sampling import Progress, sample_point
 
-    with point_progress("sampling", quiet or on_step is not None) as on_progress:
+    reached = [f"0 of {config.num_samples * len(bench.examples)} rows are on disk"]
+    with point_progress("sampling", quiet or on_step is not None) as show, reaching(lambda: reached[-1]):
+
+        def on_progress(progress: Progress) -> None:
+            reached.append(f"{progress.rows} of {progress.total} rows are on disk")
+            if show is not None:
+                show(progress)
+
         point = sample_point(config, bench, wait=True, on_progress=on_progress, on_step=on_step)
     texts = {e.index: e for e in bench.examples}
     rows = []

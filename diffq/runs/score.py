@@ -14,6 +14,7 @@ from typing import Any
 
 from diffq.config import Config, Request, compose
 from diffq.errors import UserError
+from diffq.interrupts import reaching
 from diffq.metrics.base import Metric
 from diffq.metrics.evaluate import available, evaluate, refusal, to_json, usable
 from diffq.report.tables import print_table, show_interval
@@ -44,7 +45,15 @@ def run(request: Request) -> int:
     suite = config_for(request, done, judges).metric
     for line in suite.left_out:
         print(f"diffq: {line}", file=sys.stderr)
-    scored = score_points(done, suite.metrics, judges, on_point=None if request.json else _tell)
+    told: list[tuple[int, int]] = []
+
+    def tell(number: int, total: int, scored: Scored) -> None:
+        told.append((number, total))
+        if not request.json:
+            _tell(number, total)
+
+    with reaching(lambda: "{} of {} points are scored".format(*(told[-1] if told else (0, len(done.chosen))))):
+        scored = score_points(done, suite.metrics, judges, on_point=tell)
     if request.json:
         found = [{"folder": store.relative(s.point.folder), "metrics": s.scores} for s in scored]
         print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -66,11 +75,16 @@ def config_for(request: Request, selection: Selection, judges: Judges) -> Config
     A metric that the dataset or the number of samples cannot feed is refused here, before a sample is read. UserError
     where the points are of several datasets and the metrics differ.
     """
-    configs = [judges.config(point) for point in selection.points]
-    words = [word for word in request.overrides if word.partition("=")[0] not in ("dataset", "num_samples", "outputs")]
-    if not any(word.startswith("metric=") for word in words) and selection.metric:
-        words.append(f"metric={selection.metric}")
     fewest = min(int(c.samples or c.point.run().get("samples") or 1) for c in selection.chosen)
+    return config_of(request, [judges.config(point) for point in selection.points], selection.metric, fewest)
+
+
+def config_of(request: Request, configs: Sequence[Config], metric: str, fewest: int) -> Config:
+    """The same for points whose configurations are known, with at least `fewest` samples a source; metric: the suite
+    where the words name none."""
+    words = [word for word in request.overrides if word.partition("=")[0] not in ("dataset", "num_samples", "outputs")]
+    if not any(word.startswith("metric=") for word in words) and metric:
+        words.append(f"metric={metric}")
     datasets = dict.fromkeys(config.choices.dataset or config.dataset.kind for config in configs)
     asked = [
         compose([*words, f"dataset={name}", f"num_samples={fewest}"], verb="score", config_dirs=request.config_dirs)
@@ -94,9 +108,7 @@ def score_points(
     A score whose signature is there already is not computed again. UserError, before anything is computed, for a
     metric whose package is missing, and before a point is scored, for one that it cannot feed.
     """
-    for metric in metrics:
-        if reason := available(metric):
-            raise UserError(reason)
+    check_available(metrics)
     found: dict[tuple[Path, int], Scored] = {}
     jobs = {(c.point.folder.resolve(), c.samples): c for c in selection.chosen}
     for number, (key, chosen) in enumerate(jobs.items(), start=1):
@@ -104,6 +116,13 @@ def score_points(
         if on_point:
             on_point(number, len(jobs), found[key])
     return list(found.values())
+
+
+def check_available(metrics: Sequence[Metric]) -> None:
+    """UserError for a metric whose package is missing."""
+    for metric in metrics:
+        if reason := available(metric):
+            raise UserError(reason)
 
 
 def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int) -> Scored:
@@ -124,7 +143,7 @@ def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int
     return Scored(point, {signature: held[signature] for signature in signatures}, len(missing))
 
 
-def _tell(number: int, total: int, scored: Scored) -> None:
+def _tell(number: int, total: int) -> None:
     if sys.stderr.isatty():
         print(f"\rscored {number} of {total} points", end="\n" if number == total else "", file=sys.stderr, flush=True)
 

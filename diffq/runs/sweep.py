@@ -1,202 +1,218 @@
 """`diffq sweep`: a grid of points, sampled, scored and seen as a frontier.
 
-Every point is typed and checked before the first starts. Finished points are not computed again; a sweep that was cut
-off goes on where it was. Knows no sampler and no metric.
+Every point is typed and checked before the first starts, and scored as soon as it is sampled. Finished points are not
+computed again; a sweep that was cut off goes on where it was. Knows no sampler and no metric.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import sys
 import time
+import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffq.config import Config, Request
-from diffq.config.sections import TrackerSettings
-from diffq.runs.grid import GridPoint, expand
-from diffq.runs.launch import Result, launch, run_points, uses_launcher
-from diffq.settings import as_mapping
+from diffq.config import Request
+from diffq.errors import UserError
+from diffq.interrupts import reaching
+from diffq.runs.launch import Result, launched, run_point, uses_launcher
+from diffq.runs.live import showing
+from diffq.runs.planned import alone, planned_points, write_configs
 from diffq.store import Point, Store
 from diffq.store.point import Busy
-from diffq.store.sweeps import PlanRow, SweepFolder
+from diffq.store.sweeps import SweepFolder
 
 if TYPE_CHECKING:
-    from diffq.runs.sampling import OnProgress, Progress
+    from diffq.diffusion.contracts import Step
+    from diffq.runs.board import Board, Entry
+    from diffq.runs.sampling import Progress
+    from diffq.runs.scoring import Scoring
+    from diffq.runs.tracking import Tracker
+    from diffq.runs.workbench import Workbenches
 
-
-@dataclass(frozen=True)
-class Planned:
-    """One point of the sweep: what it is, where it lies, and how the user called its sampler."""
-
-    config: Config
-    point: Point
-    overrides: tuple[str, ...]
+_LOOK = 0.3  # seconds between two looks at what other processes have written
 
 
 def run(request: Request) -> int:
     """Samples, scores and reports the grid. Returns 0, or 1 where a point failed."""
-    points = expand(request.overrides, config_dirs=request.config_dirs)
-    say = _Teller(request.json)
-    planned, totals = _plan(points)
-    sweep = SweepFolder(Store(Path(planned[0].config.outputs)).sweeps / sweep_name(points))
-    waiting = [p for p, total in zip(planned, totals, strict=True) if p.point.status(total) != "done"]
-    waiting = list({p.point.folder: p for p in waiting}.values())
-    say.line(f"{sweep.folder}: {len(planned)} points, {len(planned) - len(waiting)} of them done already")
-    _write_configs(waiting)
-    sweep.write([_plan_row(p) for p in planned])
-    results = _sample(waiting, request, sweep, say)
-    failed = [r for r in results if r.outcome != "done"]
-    _finish(request, sweep, points[0].config.tracker, len(failed) < len(planned))
-    for result in failed:
-        words = next(p.overrides for p in waiting if str(p.point.folder) == result.folder)
-        print(f"\n{result.folder} failed:\n{result.error.rstrip()}", file=sys.stderr)
-        print(f"repeat it alone: diffq sample {' '.join(words)}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def sweep_name(points: Sequence[GridPoint]) -> str:
-    """The experiment's name, or `<dataset>-<samplers>`."""
-    first = points[0].config.choices
-    if first.experiment:
-        return first.experiment
-    datasets = dict.fromkeys(p.config.choices.dataset for p in points)
-    samplers = dict.fromkeys(p.config.choices.sampler for p in points)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{'-'.join(datasets)}-{'-'.join(samplers)}")[:100]
-
-
-def _plan(points: Sequence[GridPoint]) -> tuple[list[Planned], list[int]]:
-    """Every point with its folder, and how many rows each will have. Checkpoints are found, or trained, here."""
-    from diffq.runs.workbench import Workbenches, with_checkpoint
+    from diffq.runs.board import Board
+    from diffq.runs.scoring import Scoring
+    from diffq.runs.tracking import open_tracker
+    from diffq.runs.workbench import Workbenches
 
     benches = Workbenches()
-    planned, totals = [], []
-    for grid_point in points:
-        config = with_checkpoint(grid_point.config)
-        bench = benches(config)
-        bench.sources  # noqa: B018 - a source that is too long is refused before the first point starts
-        point = Store(Path(config.outputs)).point(bench.identity(config))
-        planned.append(Planned(config, point, grid_point.overrides))
-        totals.append(config.num_samples * len(bench.examples))
-    return planned, totals
+    with reaching(lambda: "no point has been begun"):
+        planned, sweep = planned_points(request, benches)
+        scoring = Scoring(request, planned, Store(sweep.folder.parent.parent))
+        board = Board(sweep.folder.name, planned, scoring.x, scoring.y)
+        done = [e for e in board.entries if e.planned.done]
+        if not request.json:
+            print(f"{sweep.folder}: {len(board.entries)} points, {len(done)} of them done already", file=sys.stderr)
+        write_configs([e.planned for e in board.entries if e not in done])
+        sweep.write([p.plan_row() for p in planned])
+    with open_tracker(planned[0].config.tracker, Store(sweep.folder.parent.parent).outputs) as tracker:
+        with reaching(board.reached), showing(board, quiet=request.json):
+            Sweeping(request, board, sweep, scoring, benches, tracker).run(done)
+        with reaching(lambda: f"{board.reached()}, and the report is not written yet"):
+            reported = _report(request, sweep, board, scoring, tracker)
+    failed = board.of("failed")
+    for entry in failed:
+        print(f"\n{entry.planned.point.folder} failed:\n{entry.error.rstrip()}", file=sys.stderr)
+        print(f"repeat it alone: {entry.repeat}", file=sys.stderr)
+    return 1 if failed or not reported else 0
 
 
-def _write_configs(waiting: Sequence[Planned]) -> None:
-    """Every point's config.yaml, which is all that a worker is given; a point that is being sampled has its own."""
-    for planned in waiting:
+class Sweeping:
+    """One sweep at work: this process samples, or a launcher's workers do, and this process scores."""
+
+    def __init__(
+        self,
+        request: Request,
+        board: Board,
+        sweep: SweepFolder,
+        scoring: Scoring,
+        benches: Workbenches,
+        tracker: Tracker,
+    ):
+        self._request, self._board, self._sweep = request, board, sweep
+        self._scoring, self._benches, self._tracker = scoring, benches, tracker
+
+    def run(self, done: Sequence[Entry]) -> None:
+        """Brings every point to its end. done: those that are sampled already."""
+        board = self._board
+        for entry in done:
+            entry.state = "done"
+            board.scored(entry, self._scoring.held(entry.planned))
+        stale = [e for e in done if not {board.x, board.y} <= set(e.figures)]
+        for entry in stale:
+            self._score(entry)
+        waiting = [e for e in board.entries if e not in done]
+        if waiting and uses_launcher(self._request.overrides):
+            self._launch(waiting)
+        else:
+            for entry in waiting:
+                self._sample(entry)
+        self._wait_for_others()
+        for entry in done:
+            if entry not in stale:
+                self._score(entry, again=True)  # which finds metrics that have come since
+
+    def _sample(self, entry: Entry) -> None:
+        """Samples a point in this process."""
+        board = self._board
+        board.set(entry, "running")
+
+        def on_progress(progress: Progress) -> None:
+            board.sampled(entry, progress.rows, progress.seconds)
+
+        def on_step(step: Step) -> None:
+            entry.drafted = step.canvas.shape[0] * (step.index + 1) / step.total
+
+        folder = str(entry.planned.point.folder)
+        self._ended(entry, run_point(folder, self._benches, self._request.config_dirs, on_progress, on_step))
+
+    def _ended(self, entry: Entry, result: Result) -> None:
+        if result.outcome == "busy":
+            self._board.set(entry, "elsewhere")
+        elif result.outcome == "failed":
+            entry.repeat = alone(entry.planned, self._request.config_dirs)
+            self._board.set(entry, "failed", result.error)
+        else:
+            self._board.look(entry)
+            self._score(entry)
+
+    def _score(self, entry: Entry, again: bool = False) -> None:
+        """Scores a sampled point; one that cannot be scored has failed. again: say nothing where all is well."""
+        if not again:
+            self._board.set(entry, "scoring")
         try:
-            with planned.point.claim() as claim:
-                claim.write_config(as_mapping(planned.config))
-        except Busy:
-            continue
+            figures = self._scoring(entry.planned)
+        except Exception as error:
+            entry.repeat = self._scoring.alone(entry.planned)
+            self._board.set(entry, "failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
+            return
+        self._board.scored(entry, figures)
+        if not again:
+            self._board.set(entry, "done")
+        self._tracker.point(entry.planned.point.folder)
+
+    def _launch(self, entries: Sequence[Entry]) -> None:
+        """Has points sampled by a launcher's workers, and scores what they finish while they go on."""
+        folders = [str(e.planned.point.folder) for e in entries]
+        with launched(folders, self._request.overrides, self._request.config_dirs, self._sweep.folder) as work:
+            self._board.workers = work.workers
+            alive = True
+            while alive:
+                alive = work.alive
+                for entry in entries:
+                    self._look(entry)
+                work.wait(_LOOK)
+        self._board.workers = 1
+        results = {result.folder: result for result in work.results}
+        left = [e for e in entries if e.state not in ("done", "failed")]
+        lost = [e for e in left if str(e.planned.point.folder) not in results]
+        for entry in left:
+            if entry not in lost:
+                self._ended(entry, results[str(entry.planned.point.folder)])
+        if lost and work.local:
+            text = f"diffq: a worker was killed ({work.broken}); {len(lost)} points left are sampled in this process"
+            print(text, file=sys.stderr)
+            for entry in sorted(lost, key=lambda e: e.rows):  # whatever it died of comes last
+                self._sample(entry)
+        else:
+            for entry in lost:
+                self._ended(entry, Result("", "failed", f"its worker ended badly: {work.broken}"))
+
+    def _look(self, entry: Entry) -> None:
+        """Takes note of what another process has written of a point, and scores it where it is whole."""
+        board = self._board
+        if entry.state in ("done", "failed") or not board.look(entry):
+            return
+        if entry.planned.done:
+            self._score(entry)
+        elif entry.state == "waiting":
+            board.set(entry, "running")
+        else:
+            board.changed(entry)
+
+    def _wait_for_others(self) -> None:
+        """Until no point is in the hands of another process; one whose process has died is taken over."""
+        while elsewhere := self._board.of("elsewhere"):
+            for entry in elsewhere:
+                if entry.planned.done:
+                    self._board.look(entry)
+                    self._score(entry)
+                elif _is_free(entry.planned.point):
+                    self._sample(entry)
+                elif self._board.look(entry):
+                    self._board.changed(entry)
+            if self._board.of("elsewhere"):
+                time.sleep(_LOOK)
 
 
-def _plan_row(planned: Planned) -> PlanRow:
-    config = planned.config
-    assert planned.point.identity is not None
-    folder = Store(Path(config.outputs)).relative(planned.point.folder)
-    return PlanRow(
-        key=planned.point.identity.key,
-        folder=folder,
-        sampler=config.choices.sampler,
-        samples=config.num_samples,
-        metric=",".join(config.choices.metric),
-    )
+def _is_free(point: Point) -> bool:
+    try:
+        point.claim().release()
+    except Busy:
+        return False
+    return True
 
 
-def _sample(waiting: Sequence[Planned], request: Request, sweep: SweepFolder, say: _Teller) -> list[Result]:
-    """Samples what is not there yet; points that another process has are waited for at the end."""
-    folders = [str(p.point.folder) for p in waiting]
-    if not folders:
-        return []
-    if uses_launcher(request.overrides):
-        results = launch(folders, request.overrides, request.config_dirs, sweep.folder)
-        for result in results:
-            say.point(result, len(folders))
-    else:
-        results = run_points(
-            folders,
-            request.config_dirs,
-            on_point=lambda r: say.point(r, len(folders)),
-            on_progress=say.progress,
-        )
-    busy = [r.folder for r in results if r.outcome == "busy"]
-    if busy:
-        say.line(f"waiting for {len(busy)} points that another process is sampling")
-        again = run_points(busy, request.config_dirs, wait=True, on_point=lambda r: say.point(r, len(folders)))
-        results = [r for r in results if r.outcome != "busy"] + again
-    return results
+def _report(request: Request, sweep: SweepFolder, board: Board, scoring: Scoring, tracker: Tracker) -> bool:
+    """Writes, prints and logs the frontier of what is done. False where that failed, which is said."""
+    from diffq.runs.report import print_report
 
-
-def _finish(request: Request, sweep: SweepFolder, settings: TrackerSettings, any_done: bool) -> None:
-    """Scores, reports and logs the sweep."""
-    if not any_done:
-        return
-    from diffq.runs.judging import Judges
-    from diffq.runs.report import make_report, print_report
-    from diffq.runs.score import config_for, score_points
-    from diffq.runs.selection import select
-    from diffq.runs.tracking import open_tracker
-
-    store = Store(sweep.folder.parent.parent)
-    selection, _ = select(store, [sweep.folder]).finished()
-    judges = Judges(store, request.config_dirs)
-    config = config_for(_without_grid(request), selection, judges)
-    for line in config.metric.left_out:
-        print(f"diffq: {line}", file=sys.stderr)
-    score_points(selection, config.metric.metrics, judges)
-    report = make_report(selection, config, judges)
+    if not board.of("done"):
+        return False
+    try:
+        report = scoring.report(sweep.folder)
+    except UserError as error:
+        print(f"diffq: no report: {error}", file=sys.stderr)
+        return False
     if request.json:
         print(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
     else:
         print_report(report)
-    with open_tracker(settings, store.outputs) as tracker:
-        for point in selection.points:
-            tracker.point(point.folder)
-        tracker.sweep(sweep.folder, report.frontier.x, report.frontier.y)
-
-
-def _without_grid(request: Request) -> Request:
-    """The request with those words alone that scoring takes: the axes of the grid are in the plan."""
-    kept = tuple(w for w in request.overrides if w.startswith(("metric=", "metric.", "outputs=", "plugins=", "paper=")))
-    return dataclasses.replace(request, overrides=kept)
-
-
-class _Teller:
-    """What a sweep says while it runs, to stderr: a bar for the point at work, a line for each that is done."""
-
-    def __init__(self, quiet: bool):
-        self.quiet = quiet
-        self.done = 0
-        self._began = time.monotonic()
-
-    def line(self, text: str) -> None:
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    def point(self, result: Result, total: int) -> None:
-        if result.outcome == "busy":
-            return
-        self.done += 1
-        run = Point(Path(result.folder)).run()
-        name = "/".join(Path(result.folder).parts[-2:])
-        took = f"{run.get('seconds', 0):.1f} s" if result.outcome == "done" else "failed"
-        self.line(f"[{self.done}/{total}] {name}  {took}")
-
-    def progress(self, folder: str) -> OnProgress | None:
-        """A callback that keeps one line of the terminal up to date; None where there is no terminal."""
-        if self.quiet or not sys.stderr.isatty():
-            return None
-        name = "/".join(Path(folder).parts[-2:])
-
-        def show(progress: Progress) -> None:
-            rate = progress.rows / progress.seconds if progress.seconds else 0.0
-            left = (progress.total - progress.rows) / rate if rate else 0.0
-            text = f"{name}  {progress.rows}/{progress.total} rows  {rate:.1f}/s  {left:.0f} s left"
-            print(f"\r\x1b[K{text[:150]}", end="\r\x1b[K" if progress.rows >= progress.total else "", file=sys.stderr)
-
-        return show
+    tracker.sweep(sweep.folder, report.frontier.x, report.frontier.y)
+    return True

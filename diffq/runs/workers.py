@@ -60,11 +60,14 @@ def _parents() -> Iterator[tuple[int, int]]:
 @contextlib.contextmanager
 def none_left_alive() -> Iterator[None]:
     """Kills the processes that were started inside this block, and theirs, where it is left by an exception or the
-    command is ended at once."""
+    command is ended at once. One with a process group of its own (the tracker's) looks after itself."""
     before = descendants(os.getpid())
 
+    def mine() -> set[int]:
+        return {process for process in descendants(os.getpid()) - before if _same_group(process)}
+
     def kill() -> None:
-        for process in descendants(os.getpid()) - before:
+        for process in mine():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
 
@@ -74,7 +77,14 @@ def none_left_alive() -> Iterator[None]:
         except BaseException:
             until = time.monotonic() + 1.0
             kill()
-            while descendants(os.getpid()) - before and time.monotonic() < until:  # one that was just being started
+            while mine() and time.monotonic() < until:  # one that was just being started
                 time.sleep(0.02)
                 kill()
             raise
+
+
+def _same_group(process: int) -> bool:
+    try:
+        return os.getpgid(process) == os.getpgrp()
+    except ProcessLookupError:
+        return False
