@@ -8,10 +8,12 @@ Nothing is lost by that: every file of the store is there whole or not at all. K
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +34,7 @@ class Stopped(KeyboardInterrupt):
 
 
 _saying: list[Callable[[], str]] = []
-_last_deeds: list[Callable[[], None]] = []
+_last_deeds: list[Callable[[], object]] = []
 _active: Interrupts | None = None
 
 
@@ -50,7 +52,7 @@ def reaching(describe: Callable[[], str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def last_deed(deed: Callable[[], None]) -> Iterator[None]:
+def last_deed(deed: Callable[[], object]) -> Iterator[None]:
     """What is still done where the process is ended at once inside this block, such as killing its workers."""
     _last_deeds.append(deed)
     try:
@@ -94,7 +96,7 @@ class Interrupts:
 
     def __init__(self, final: bool = False):
         self.final, self.held, self.over = final, 0, False
-        self.first = 0
+        self.first, self.said = 0, False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -110,6 +112,8 @@ class Interrupts:
         self._outer, _active = _active, self
         _reset_in_children()
         threading.Thread(target=self._watch, name="interrupts", daemon=True).start()
+        if self.final:
+            atexit.register(self._leave)  # the first to be registered is the last to be called
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -122,6 +126,20 @@ class Interrupts:
         signal.set_wakeup_fd(self._wakeup)
         _active = self._outer
         os.close(self._write)  # which ends the thread
+
+    def say(self, stop: Stopped) -> None:
+        """Prints the line that the command ends with, unless the watching thread has."""
+        said, self.said = self.said, True
+        if not said:
+            sys.stderr.write(sentence(stop.reached) + "\n")
+
+    def _leave(self) -> None:
+        """Ends an interrupted command before Python takes itself apart, when a signal would kill it instead."""
+        if self.first:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+            os._exit(128 + self.first)
 
     def wake(self) -> None:
         """Makes the watching thread look again."""
@@ -161,7 +179,8 @@ class Interrupts:
                 deed()
         text = ""
         with contextlib.suppress(Exception):
-            text = "" if self.over else sentence(_saying[-1]() if _saying else "") + "\n"
+            said, self.said = self.said or self.over, True
+            text = "" if said else sentence(_saying[-1]() if _saying else "") + "\n"
         with contextlib.suppress(OSError):
             shown = "\x1b[?25h\n" if os.isatty(2) else ""  # a live table hides the cursor
             os.write(2, (shown + text).encode("utf-8", "replace"))

@@ -16,17 +16,17 @@ from pathlib import Path
 from diffq.cli.parsers import TAKES_RUNS, VERBS, overview, parser_for
 from diffq.config import Request
 from diffq.errors import UserError, unknown
-from diffq.interrupts import Interrupts, Stopped, sentence
+from diffq.interrupts import Interrupts, Stopped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with Interrupts(final=argv is None):
-        return _status(words)
+    with Interrupts(final=argv is None) as interrupts:
+        return _status(words, interrupts)
 
 
-def _status(words: list[str]) -> int:
+def _status(words: list[str], interrupts: Interrupts) -> int:
     try:
         status = _main(words)
         sys.stdout.flush()
@@ -36,7 +36,7 @@ def _status(words: list[str]) -> int:
         return 2
     except Stopped as stop:
         if os.environ.get("RANK", "0") == "0":  # of the processes of one training, the first speaks
-            print(sentence(stop.reached), file=sys.stderr)
+            interrupts.say(stop)
         return 128 + stop.number
     except KeyboardInterrupt:
         return 130

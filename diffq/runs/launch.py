@@ -101,7 +101,7 @@ class Launched:
             if self.local:
                 _ignore_ctrl_c()
             self.results = self._launch()
-        except Exception as error:
+        except BaseException as error:
             self.broken = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
 
     def _launch(self) -> list[Result]:
@@ -141,7 +141,7 @@ def launched(
     waits for them. UserError, before anything starts, for a launcher that is not there.
     """
     made = Launched(folders, launcher_config(overrides, sweep / "jobs"), config_dirs)
-    with none_left_alive():
+    with none_left_alive(lambda: made.alive):
         made._thread.start()
         yield made
         made._thread.join()
@@ -152,11 +152,14 @@ def launched(
 def _ignore_ctrl_c() -> None:
     """Workers started by this thread never see Ctrl-C, which a terminal sends to all: their parent ends them.
 
-    joblib's tracker of resources is started first, since starting it lets signals through again.
+    The trackers of resources, Python's and joblib's, are started first, since starting them lets signals through.
     """
-    from joblib.externals.loky.backend.resource_tracker import ensure_running
+    from multiprocessing import resource_tracker as of_python
 
-    ensure_running()
+    from joblib.externals.loky.backend import resource_tracker as of_joblib
+
+    of_python.ensure_running()
+    of_joblib.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 

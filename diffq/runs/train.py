@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from diffq.config import Config, Request, compose
 from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
+from diffq.interrupts import reaching
 from diffq.runs.tracking import NoTracker, Tracker, open_tracker
 from diffq.runs.training.journal import RUN, claimed, remove_leftovers
 from diffq.settings import as_mapping, key_fields
@@ -39,7 +40,7 @@ def run(request: Request) -> int:
 
     config = compose(request.overrides, verb="train", config_dirs=request.config_dirs)
     try:
-        with _tracker(config) as tracker:
+        with reaching(lambda: "no step has been taken since the last checkpoint"), _tracker(config) as tracker:
             tracker.training(training_folder(config))
             folder = train(config, progress=not request.json)
     except NotFinite as error:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from diffq.interrupts import last_deed
@@ -58,28 +58,30 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def none_left_alive() -> Iterator[None]:
+def none_left_alive(starting: Callable[[], bool]) -> Iterator[None]:
     """Kills the processes that were started inside this block, and theirs, where it is left by an exception or the
-    command is ended at once. One with a process group of its own (the tracker's) looks after itself."""
+    command is ended at once. One with a process group of its own (the tracker's) looks after itself.
+
+    starting: whether there is still somebody who may start more
+    """
     before = descendants(os.getpid())
 
-    def mine() -> set[int]:
-        return {process for process in descendants(os.getpid()) - before if _same_group(process)}
-
-    def kill() -> None:
-        for process in mine():
+    def kill(all_of_them: bool = True) -> bool:
+        mine = [p for p in descendants(os.getpid()) - before if _same_group(p)]
+        # joblib's tracker of resources ends with us, having tidied up; it is missed, and started anew, before.
+        mine = [p for p in mine if all_of_them or not _is_tracker(p)]
+        for process in mine:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
+        return bool(mine)
 
     with last_deed(kill):
         try:
             yield
         except BaseException:
-            until = time.monotonic() + 1.0
-            kill()
-            while mine() and time.monotonic() < until:  # one that was just being started
+            until = time.monotonic() + 2.0
+            while (kill(False) or starting()) and time.monotonic() < until:
                 time.sleep(0.02)
-                kill()
             raise
 
 
@@ -87,4 +89,11 @@ def _same_group(process: int) -> bool:
     try:
         return os.getpgid(process) == os.getpgrp()
     except ProcessLookupError:
+        return False
+
+
+def _is_tracker(process: int) -> bool:
+    try:
+        return b"resource_tracker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
         return False
