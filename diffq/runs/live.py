@@ -142,19 +142,25 @@ def render(board: Board, width: int, height: int) -> RenderableType:
     from rich.text import Text
 
     entries = choose(board, max(1, height - _MARGIN))
-    wide = width >= 110
+    wide, slim = width >= 110, width < 72
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", expand=False)
     table.add_column("", width=1)
     table.add_column("point", no_wrap=True, overflow="ellipsis", ratio=1)
     table.add_column("state", no_wrap=True, width=9)
     table.add_column("rows", no_wrap=True, width=13 if wide else 4, justify="left" if wide else "right")
-    table.add_column("rows/s", no_wrap=True, width=6, justify="right")
-    table.add_column("left", no_wrap=True, width=7, justify="right")
+    if not slim:
+        table.add_column("rows/s", no_wrap=True, width=6, justify="right")
+        table.add_column("left", no_wrap=True, width=7, justify="right")
     axes = (board.x, board.y)
     for name in axes:
         table.add_column(name, no_wrap=True, width=18 if wide else 10, overflow="ellipsis")
     for entry in entries:
-        cells: list[Any] = ["*" if entry.front else "", entry.label, Text(entry.state), *_numbers(board, entry, wide)]
+        cells: list[Any] = [
+            "*" if entry.front else "",
+            entry.label,
+            Text(entry.state),
+            *_numbers(board, entry, wide)[: 1 if slim else 3],
+        ]
         cells += [(shown if wide else narrow)(entry.figures.get(name)) if entry.figures else "" for name in axes]
         table.add_row(*(Text(c) if isinstance(c, str) else c for c in cells), style=_STYLES[entry.state])
     parts: list[RenderableType] = [Text(_title(board), no_wrap=True, overflow="ellipsis"), _bar(board, width), table]
