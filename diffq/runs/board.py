@@ -27,7 +27,7 @@ ENDED: tuple[State, ...] = ("done", "failed")
 class Entry:
     """One point.
 
-    label    sampler and the dials that differ in this sweep
+    name     the sampler's, `dials` what differs in this sweep
     weight   passes through the network a row, which time is shared out by
     rows     on disk, `drafted` how many more the batch at work amounts to
     earlier  rows that were there before this sweep saw the point
@@ -36,7 +36,8 @@ class Entry:
     """
 
     planned: Planned
-    label: str
+    name: str
+    dials: str
     weight: float
     state: State = "waiting"
     rows: int = 0
@@ -49,6 +50,11 @@ class Entry:
     repeat: str = ""
     ended: float = 0.0
     _stamp: int = 0
+
+    @property
+    def label(self) -> str:
+        """`cfg s2 τ0.5`."""
+        return f"{self.name} {self.dials}".rstrip()
 
     @property
     def total(self) -> int:
@@ -80,8 +86,11 @@ class Board:
         ordered = sorted(planned, key=lambda p: p.total)  # of two that differ in their number of samples, the larger
         largest = {p.point.folder: p for p in ordered}
         points = [largest[folder] for folder in dict.fromkeys(p.point.folder for p in planned)]
-        labels = _labels(points)
-        self.entries = [Entry(p, labels[p.point.folder], _weight(p)) for p in points]
+        dials = _dials(points)
+        self.entries = [
+            Entry(p, p.config.choices.sampler or p.config.sampler.kind, dials[p.point.folder], _weight(p))
+            for p in points
+        ]
         self._by_folder = {str(e.planned.point.folder): e for e in self.entries}
         for entry in self.entries:
             self.look(entry)
@@ -131,23 +140,31 @@ class Board:
 
     def left_of(self, entry: Entry) -> float | None:
         """Seconds that the rest of a point takes, by its own rate, or by that of points like it."""
-        rows = max(0.0, entry.total - entry.rows - entry.drafted)
-        if entry.rate is not None:
-            return rows / entry.rate
-        a_pass = self._seconds_a_pass(entry.planned.config.sampler.kind)
-        return None if a_pass is None else rows * entry.weight * a_pass
-
-    def _seconds_a_pass(self, kind: str) -> float | None:
-        """Seconds a row and pass, of this sampler's points where there are any, else of all."""
-        told = [e for e in self.entries if e.rate is not None]
-        own = [e for e in told if e.planned.config.sampler.kind == kind] or told
-        passes = sum(e.rows * e.weight for e in own)
-        return sum(e.seconds for e in own) / passes if passes else None
+        return self._left_of(entry, self._paces())
 
     def left(self) -> float | None:
         """Seconds that the rest of the sweep's sampling takes."""
-        each = [self.left_of(e) for e in self.entries if e.state not in (*ENDED, "scoring")]
+        paces = self._paces()
+        each = [self._left_of(e, paces) for e in self.entries if e.state not in (*ENDED, "scoring")]
         return None if any(s is None for s in each) else sum(s for s in each if s is not None) / self.workers
+
+    def _left_of(self, entry: Entry, paces: Mapping[str, float]) -> float | None:
+        rows = max(0.0, entry.total - entry.rows - entry.drafted)
+        if entry.rate is not None:
+            return rows / entry.rate
+        pace = paces.get(entry.planned.config.sampler.kind, paces.get(""))
+        return None if pace is None else rows * entry.weight * pace
+
+    def _paces(self) -> dict[str, float]:
+        """Seconds a row and pass, by sampler, and of all ("")."""
+        sums: dict[str, list[float]] = {}
+        for entry in self.entries:
+            if entry.rate is not None:
+                for kind in (entry.planned.config.sampler.kind, ""):
+                    held = sums.setdefault(kind, [0.0, 0.0])
+                    held[0] += entry.seconds
+                    held[1] += entry.rows * entry.weight
+        return {kind: seconds / passes for kind, (seconds, passes) in sums.items()}
 
     @property
     def share(self) -> float:
@@ -171,8 +188,8 @@ def _weight(planned: Planned) -> float:
     return float(getattr(sampler, "steps", None) or 1) * (2 if sampler.needs_guidance() else 1)
 
 
-def _labels(points: Sequence[Planned]) -> dict[Path, str]:
-    """`cfg s2 τ0.5`: each point's sampler, and what differs among the points."""
+def _dials(points: Sequence[Planned]) -> dict[Path, str]:
+    """`s2 τ0.5`: of each point, by its folder, what differs among the points."""
     about = []
     for planned in points:
         config = planned.config
@@ -184,6 +201,5 @@ def _labels(points: Sequence[Planned]) -> dict[Path, str]:
     found = {}
     for planned, values in zip(points, about, strict=True):
         parts = [f"{SHORT.get(n, n + ' ')}{show_value(values[n])}" for n in varying if n in values]
-        name = planned.config.choices.sampler or planned.config.sampler.kind
-        found[planned.point.folder] = " ".join([name, *parts])
+        found[planned.point.folder] = " ".join(parts)
     return found

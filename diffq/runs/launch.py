@@ -75,6 +75,7 @@ class Launched:
     local   whether its workers are children of this process, on this machine
     workers how many jobs there are
     broken  why it ended before its jobs did, which is when a worker was killed; empty while all is well
+    log     what workers of this machine print
     results what its jobs reported, once it is not `alive` any more
     """
 
@@ -82,6 +83,7 @@ class Launched:
         self.local = "joblib" in str(config.hydra.launcher.get("_target_"))
         self.broken = ""
         self.results: list[Result] = []
+        self.log = Path(str(config.hydra.sweep.dir)).resolve() / "workers.log"
         self._config = config
         self._chunks = _chunks(folders, _workers(config))
         self.workers = len(self._chunks)
@@ -98,8 +100,8 @@ class Launched:
 
     def _run(self) -> None:
         try:
-            if self.local:
-                _ignore_ctrl_c()
+            # Workers started by this thread never see Ctrl-C, which a terminal sends to all: their parent ends them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             self.results = self._launch()
         except BaseException as error:
             self.broken = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
@@ -117,7 +119,7 @@ class Launched:
         with initialize_config_dir(str(builtin_dir()), **version_base()):
             context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
             HydraConfig.instance().set_config(config)
-            log = str(Path(str(config.hydra.sweep.dir)).resolve() / "workers.log") if self.local else ""
+            log = str(self.log) if self.local else ""
             job = _Job(tuple(map(tuple, chunks)), self._config_dirs, os.getcwd(), os.getpid(), log)
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
             returned = launcher.launch([[] for _ in chunks], initial_job_idx=0)
@@ -142,25 +144,34 @@ def launched(
     """
     made = Launched(folders, launcher_config(overrides, sweep / "jobs"), config_dirs)
     with none_left_alive(lambda: made.alive):
+        if made.local:
+            _start_trackers(made.log)  # here, since it lets signals through again in the thread that does it
         made._thread.start()
         yield made
         made._thread.join()
     if made.local:
         _close_workers()
+        if not made.log.stat().st_size:
+            made.log.unlink()
 
 
-def _ignore_ctrl_c() -> None:
-    """Workers started by this thread never see Ctrl-C, which a terminal sends to all: their parent ends them.
-
-    The trackers of resources, Python's and joblib's, are started first, since starting them lets signals through.
-    """
+def _start_trackers(log: Path) -> None:
+    """Starts the processes that tidy up after joblib's workers (Python's and joblib's own), with what they complain of
+    in the workers' log: after a kill they name every semaphore."""
     from multiprocessing import resource_tracker as of_python
 
     from joblib.externals.loky.backend import resource_tracker as of_joblib
 
-    of_python.ensure_running()
-    of_joblib.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        _write_to(str(log), 2)
+        of_python.ensure_running()
+        of_joblib.ensure_running()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _close_workers() -> None:
@@ -191,7 +202,7 @@ class _Job:
 
         if self.log and os.getpid() != self.parent:
             die_with_parent(self.parent)
-            _write_to(self.log)
+            _write_to(self.log, 1, 2)
         os.chdir(self.folder)
         for path in (self.folder, *self.config_dirs):
             if path not in sys.path:
@@ -200,9 +211,10 @@ class _Job:
         return [asdict(run_point(f, benches, config_dirs)) for f in self.chunks[HydraConfig.get().job.num]]
 
 
-def _write_to(log: str) -> None:
+def _write_to(log: str, *handles: int) -> None:
+    """Appends what goes to these file handles to a file."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for number in (1, 2):
+    for number in handles:
         os.dup2(handle, number)
     os.close(handle)
 

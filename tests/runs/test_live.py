@@ -80,10 +80,18 @@ def test_a_small_sweep_is_shown_whole_in_its_own_order(tmp_path: Path) -> None:
     board.sampled(board.entries[4], 60, 2.0)
     board.scored(board.entries[0], {"self_bleu": figure("self_bleu", 40, "lower"), "validity": figure("validity", 71)})
     lines = screen(board, 80, 24)
-    rows = [line for line in lines if "clamp_before_cfg" in line]
+    rows = [line for line in lines if "τ0" in line]
     assert re.findall(r"τ(\S+)", "\n".join(rows)) == ["0", *(f"0.{i}" for i in range(1, 9))]
-    assert re.search(r"^\*.* τ0 .*waiting +40\.0 ±1\.30 71\.0 ±1\.30$", rows[0])
+    assert re.search(r"^\* τ0 .*waiting +40\.0 ±1\.30 71\.0 ±1\.30$", rows[0])
     assert re.search(r"running +25% +30 +0:06$", rows[4])
+
+
+def test_names_are_cut_and_dials_are_not(tmp_path: Path) -> None:
+    board = board_of(tmp_path, 4)
+    board.entries[0].name = "clamp_before_cfg_with_a_long_name"
+    lines = screen(board, 80, 24)
+    assert re.match(r"  clamp_before_cfg_\w*… τ0 +waiting", lines[3])
+    assert "clamp_before_cfg τ0.3" in lines[6]
 
 
 def test_time_left_is_shared_out_by_passes(tmp_path: Path) -> None:
