@@ -81,7 +81,7 @@ def ended(process: subprocess.Popen[str], number: int, within: float = 5.0) -> s
     return error.splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_sweep_says_how_far_it_got_and_goes_on(trained: Path, tmp_path: Path, number: int) -> None:
     outputs = copy_of(trained, tmp_path / "outputs")
     process = start(command(outputs, *WORDS, "--json"))
@@ -96,7 +96,7 @@ def test_a_sweep_says_how_far_it_got_and_goes_on(trained: Path, tmp_path: Path, 
     assert [text.count(b"\n") for text in samples(outputs).values()] == [96, 96]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_joblibs_workers_go_with_it(trained: Path, tmp_path: Path, number: int) -> None:
     outputs = copy_of(trained, tmp_path / "outputs")
     process = start(command(outputs, *WORDS, "--json", *JOBLIB))

@@ -82,7 +82,7 @@ def test_a_small_sweep_is_shown_whole_in_its_own_order(tmp_path: Path) -> None:
     lines = screen(board, 80, 24)
     rows = [line for line in lines if "τ0" in line]
     assert re.findall(r"τ(\S+)", "\n".join(rows)) == ["0", *(f"0.{i}" for i in range(1, 9))]
-    assert re.search(r"^\* τ0 .*waiting +40\.0 ±1\.30 71\.0 ±1\.30$", rows[0])
+    assert re.search(r"^\* τ0 .*waiting +40\.0 ±1\.30 +71\.0 ±1\.30$", rows[0])
     assert re.search(r"running +25% +30 +0:06$", rows[4])
 
 

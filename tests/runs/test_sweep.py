@@ -100,7 +100,10 @@ def test_a_point_that_cannot_be_scored_does_not_stop_the_others(
     assert main(argv) == 2
 
 
-@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")])
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+
+
+@pytest.mark.parametrize("launcher", [(), pytest.param(JOBLIB, marks=pytest.mark.slow)], ids=["here", "joblib"])
 def test_busy_points_are_waited_for_and_taken_over(outputs: Path, tmp_path: Path, launcher: tuple[str, ...]) -> None:
     words = ("sampler=cfg", "scale=1,2", "steps=3")
     whole = copy_of(outputs, tmp_path / "whole")
@@ -126,6 +129,7 @@ def test_busy_points_are_waited_for_and_taken_over(outputs: Path, tmp_path: Path
     assert samples(outputs) == samples(whole)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_point(trained: Path, tmp_path: Path) -> None:
     words = ("sampler=clamp", "temperature=0.3,0.6,0.9", "steps=8", *ROW_A_BATCH)
     whole, cut = copy_of(trained, tmp_path / "whole"), copy_of(trained, tmp_path / "cut")
