@@ -97,6 +97,7 @@ class Interrupts:
     def __init__(self, final: bool = False):
         self.final, self.held, self.over = final, 0, False
         self.first, self.said = 0, False
+        self.status: int | None = None  # what the command returned
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -134,12 +135,12 @@ class Interrupts:
             sys.stderr.write(sentence(stop.reached) + "\n")
 
     def _leave(self) -> None:
-        """Ends an interrupted command before Python takes itself apart, when a signal would kill it instead."""
-        if self.first:
+        """Ends the process before Python takes itself apart, when a signal would kill it instead."""
+        if self.status is not None:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
                     stream.flush()
-            os._exit(128 + self.first)
+            os._exit(self.status)
 
     def wake(self) -> None:
         """Makes the watching thread look again."""

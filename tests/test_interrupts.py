@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def until(happens: Callable[[], object], process: subprocess.Popen[str]) -> None
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.003)
+
+
+def listens(pid: int) -> bool:
+    """Whether a process has a handler of its own for SIGTERM."""
+    (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def ended(process: subprocess.Popen[str], number: int, within: float = 5.0) -> str:
@@ -138,13 +145,16 @@ def test_what_was_ignored_stays_ignored(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_training_is_saved_first(tmp_path: Path, processes: int, number: int) -> None:
+def test_a_training_is_saved_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, number: int
+) -> None:
     """Well within five seconds of grace, and by the last step: also under `accelerate launch`, whose agent passes on
     what its whole group has got already."""
     words = [f"outputs={tmp_path}", "trainer.max_steps=100000", "trainer.max_minutes=null", "device=cpu", "--json"]
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision", "no"]
-    launch += ["--main_process_port", "0", "-m"]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
     argv = [sys.executable, *(launch if processes == 2 else ["-m"]), "diffq", "train", *words]
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     process = start(argv)
     until(lambda: any("loss" in p.read_text() for p in tmp_path.glob("train/*/train.jsonl")), process)
     below = descendants(process.pid)
@@ -167,17 +177,16 @@ def test_a_training_is_saved_first(tmp_path: Path, processes: int, number: int) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("launcher", [(), JOBLIB], ids=["here", "joblib"])
 def test_any_moment_of_a_sweep(trained: Path, tmp_path: Path, number: int, launcher: tuple[str, ...]) -> None:
-    """Twelve moments from the first import to the report; whatever remains, the same command ends well."""
-    outputs = copy_of(trained, tmp_path / "outputs")
-    argv = command(outputs, "sampler=cfg", "scale=1,2", "steps=6", "--json", *launcher)
+    """Six moments from the loading of the command line to its end; whatever remains, the same command ends well."""
+    outputs, whole = copy_of(trained, tmp_path / "outputs"), copy_of(trained, tmp_path / "whole")
+    words = ("sampler=cfg", "scale=1,2", "steps=6", "--json", *launcher)
     began = time.monotonic()
-    subprocess.run(
-        command(copy_of(trained, tmp_path / "whole"), *argv[4:]), check=True, capture_output=True, timeout=120
-    )
-    takes = time.monotonic() - began
-    for moment in range(12):
+    subprocess.run(command(whole, *words), check=True, capture_output=True, timeout=120)
+    takes, argv = time.monotonic() - began, command(outputs, *words)
+    for moment in range(6):
         process = start(argv)
-        time.sleep(0.2 + (takes - 0.3) * moment / 12)
+        until(lambda p=process: listens(p.pid), process)  # before, Python itself has not begun
+        time.sleep(takes * moment / 6)
         if process.poll() is None:
             os.killpg(process.pid, number)
         _, error = process.communicate(timeout=60)
@@ -185,4 +194,4 @@ def test_any_moment_of_a_sweep(trained: Path, tmp_path: Path, number: int, launc
         assert "Traceback" not in error, error
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert samples(outputs) == samples(tmp_path / "whole")
+    assert samples(outputs) == samples(whole)

@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     with Interrupts(final=argv is None) as interrupts:
-        return _status(words, interrupts)
+        interrupts.status = _status(words, interrupts)
+        return interrupts.status
 
 
 def _status(words: list[str], interrupts: Interrupts) -> int:
