@@ -181,9 +181,10 @@ def test_a_given_setting_is_not_passed_over(outputs: Path, capsys: pytest.Captur
 
 
 def test_a_checkpoint_that_changed_after_the_plan_fails_its_points(outputs: Path, monkeypatch, capfd) -> None:
+    """Where workers load it again; this process has it in memory since it was planned with."""
     from diffq.runs import sweep as verb
 
-    write = verb._write_configs
+    write = verb.write_configs
 
     def then_change(*arguments) -> None:
         write(*arguments)
@@ -191,8 +192,8 @@ def test_a_checkpoint_that_changed_after_the_plan_fails_its_points(outputs: Path
         tensors = load_file(folder / "model.safetensors")
         save_file({name: value * 1.01 for name, value in tensors.items()}, folder / "model.safetensors")
 
-    monkeypatch.setattr(verb, "_write_configs", then_change)
-    assert sweep(outputs, *GRID) == 1
+    monkeypatch.setattr(verb, "write_configs", then_change)
+    assert sweep(outputs, *GRID, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1") == 1
     assert capfd.readouterr().err.count("have changed since this point was planned") == 2
     assert not samples(outputs)
 
