@@ -106,13 +106,13 @@ class Seq2SeqWork:
         entering = max(cond, uncond)
         first = min(1, s.decoder_layers)
         self_rows = entering * first + rows * (s.decoder_layers - first)
-        flops = self_rows * length * (8 * d * d + 4 * length * d)
+        flops: float = self_rows * length * (8 * d * d + 4 * length * d)
         flops += s.decoder_layers * cond * length * (4 * d * d + 4 * source * d)
         flops += s.decoder_layers * rows * length * 16 * d * d
         flops += self._bridge(entering * length) + self._bridge(rows * length)
         if getattr(s, "time_mlp", False):
             flops += entering * 16 * d * d
-        traffic = self_rows * length * (_PASSES_SELF * d + 3 * s.heads * length)
+        traffic: float = self_rows * length * (_PASSES_SELF * d + 3 * s.heads * length)
         traffic += s.decoder_layers * cond * length * (_PASSES_CROSS * d + 3 * s.heads * source)
         traffic += s.decoder_layers * rows * length * _PASSES_FEED * d
         loop = rows * length * s.embedding * 12  # guidance, the solver's update, and what clamping puts back

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from diffq.config import from_mapping
 from diffq.config.files import builtin_dir
@@ -23,6 +23,7 @@ from diffq.errors import UserError
 from diffq.store.point import Busy, Point
 from diffq.store.root import Store
 
+T = TypeVar("T")
 Outcome = Literal["done", "busy", "failed"]
 
 
@@ -92,7 +93,7 @@ def launch(folders: Sequence[str], overrides: Sequence[str], config_dirs: Sequen
     from hydra.types import HydraContext
 
     config = launcher_config(overrides, sweep / "jobs")
-    chunks = _chunks(folders, _workers(config))
+    chunks = deal(folders, _workers(config))
     with initialize_config_dir(str(builtin_dir()), **version_base()):
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
         HydraConfig.instance().set_config(config)
@@ -142,6 +143,11 @@ def uses_launcher(overrides: Sequence[str]) -> bool:
     return bool(words) and "hydra/launcher=basic" not in words
 
 
+def workers_of(overrides: Sequence[str], outputs: Path) -> int:
+    """How many jobs a launcher would run at once. UserError for a launcher that is not there."""
+    return _workers(launcher_config(overrides, outputs))
+
+
 def _workers(config: Any) -> int:
     """How many jobs run at once, as far as the launcher's settings say."""
     launcher = config.hydra.launcher
@@ -152,7 +158,7 @@ def _workers(config: Any) -> int:
     return 4
 
 
-def _chunks(folders: Sequence[str], workers: int) -> list[list[str]]:
+def deal(folders: Sequence[T], workers: int) -> list[list[T]]:
     """Points dealt out in turn, so that every worker gets several and none gets all the slow ones."""
     count = max(1, min(workers, len(folders)))
     return [list(folders[i::count]) for i in range(count)]

@@ -40,6 +40,10 @@ class Planned:
 
 def run(request: Request) -> int:
     """Samples, scores and reports the grid. Returns 0, or 1 where a point failed."""
+    if request.flags.plan:
+        from diffq.runs import plan
+
+        return plan.run(request)
     points = expand(request.overrides, config_dirs=request.config_dirs)
     say = _Teller(request.json)
     planned, totals = _plan(points)

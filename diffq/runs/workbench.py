@@ -187,7 +187,8 @@ def known_checkpoint(config: Config) -> Config | str:
     if found is not None:
         return _trained(config, found)
     if config.dataset.embedded:
-        return f"no {model} of {dataset} trained with {others} yet" if others else f"no trained {model} of {dataset} yet"
+        with_ = f" trained with {others}" if others else ""
+        return f"no{'' if others else ' trained'} {model} of {dataset}{with_} yet"
     words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
     with_ = f" with {others}" if others else ""
     raise UserError(f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}")

@@ -273,7 +273,7 @@ class Claim:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether another process holds the record lock of a file. This process must not: closing the file would drop it."""
+    """Whether another process holds the record lock of a file. This one must not: closing the file would drop it."""
     # struct flock: on Linux type, whence, start, length, process; on macOS and the BSDs start, length, process, type…
     linux = sys.platform == "linux"
     layout, at = ("@hhqqi0q", 0) if linux else ("@qqihh", 3)

@@ -33,9 +33,7 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         work = None if self.work is None or other.work is None else self.work + other.work
-        return Counts(
-            self.calls + other.calls, self.rows + other.rows, self.positions + other.positions, work
-        )
+        return Counts(self.calls + other.calls, self.rows + other.rows, self.positions + other.positions, work)
 
 
 def fixed_counts(
@@ -61,7 +59,7 @@ def fixed_counts(
 
 
 def ending_counts(trace: Trace, sources: Sequence[int], network: Seq2SeqWork | None, gpu: bool) -> Counts:
-    """The counts of one batch whose rows end by themselves; `trace` is its own, `sources` the lengths of its sources."""
+    """The counts of one batch whose rows end by themselves, by its own trace; `sources` are its sources' lengths."""
     if network is None:
         return Counts(trace.calls, trace.rows, trace.projected, None)
     source = max(sources)

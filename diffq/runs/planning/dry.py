@@ -131,7 +131,7 @@ class _DryDenoiser:
         return torch.zeros(*tokens.shape, self.blank.embedding_dim)
 
     def open(self, canvas: Canvas, branches: tuple[Branch, ...] = COND) -> _DrySession:
-        require_guidable(self, branches)  # type: ignore[arg-type]
+        require_guidable(self, branches)
         self.trace.branches = branches
         return _DrySession(self, branches)
 
