@@ -22,11 +22,11 @@ from diffq.models.work import Work
 # from a data sheet (30 TFLOP/s float32, 2 TB/s) and 10 µs an operation, not measured.
 _PRICES = {
     #        started  flops    elements streamed projectn ranked  weighed  sorted   drawn
-    "cpu": (1.05e-05, 9.6e-12, 8.0e-10, 1.0e-09, 1.3e-11, 4.5e-10, 2.2e-09, 1.1e-07, 2.0e-08),
+    "cpu": (1.05e-05, 9.6e-12, 8.0e-10, 1.0e-09, 1.3e-11, 4.5e-10, 2.2e-09, 1.05e-07, 2.0e-08),
     "cuda": (1.0e-05, 3.3e-14, 4.0e-12, 2.0e-12, 3.3e-14, 4.0e-12, 2.5e-11, 1.0e-09, 1.0e-10),
 }
 # What more threads of a CPU make cheaper, and how much of their number arrives.
-_SHARED = (0.0, 0.8, 0.8, 0.3, 0.8, 0.8, 0.8, 0.3, 0.8)
+_SHARED = (0.0, 0.8, 0.8, 0.3, 0.8, 0.8, 0.8, 0.7, 0.8)
 _COMMON = 4.0  # standard deviation of the logarithm of the factor that all prices share
 _OWN = 0.35  # … of each price's own factor
 _NOISE = 0.12  # … of a timing

@@ -22,7 +22,7 @@ from diffq.runs.planning.memory import offset
 from diffq.runs.sampling import device_name
 from diffq.runs.workbench import Workbench
 from diffq.settings import as_mapping
-from diffq.store import Point, Store
+from diffq.store import Point
 
 _MOST, _MOST_ALIKE = 32, 4  # points that a clock is fitted to, and those of one sampler and kind of draw among them
 _SMALL = 0.05  # seconds: what took less says more about the machine's mood
@@ -65,7 +65,7 @@ class Experiences:
 
     def _gather(self, config: Config, bench: Workbench, point: Point) -> Experience:
         here = device_name(bench.device)
-        runs = list(_comparable(Store(Path(config.outputs)), point.folder.parents[1], config.dtype))
+        runs = list(comparable(point.folder.parents[1], config.dtype))
         on_device = [(p, run) for p, run in runs if run["device"] == here]
         alike = [(p, run) for p, run in runs if run["device"].split(",")[0] == here.split(",")[0]]
         timings: list[Timing] = []
@@ -75,7 +75,7 @@ class Experiences:
             kind = f"{run['sampler']} {run['dials'].get('temperature', 0) != 0} {run['dials'].get('top_p', 1) != 1}"
             if seen[kind] >= _MOST_ALIKE or len(timings) >= _MOST:
                 continue
-            looked_at = self._look(config, p, run)
+            looked_at = self.look(config, p, run)
             if looked_at is not None:
                 seen[kind] += 1
                 device = run["device"]
@@ -83,14 +83,14 @@ class Experiences:
                 peaks.append((run, looked_at[1]))
         return Experience(Clock.fitted(timings, device), device, offset(peaks), self._lengths(bench, runs))
 
-    def _look(self, config: Config, point: Point, run: dict[str, Any]) -> tuple[Timing, int] | None:
+    def look(self, config: Config, point: Point, run: dict[str, Any]) -> tuple[Timing, int] | None:
         """What a point took and held; None for one of other settings, or whose counts are not what its batches ask."""
         try:
             sampled = from_mapping(point.config(), config_dirs=self.config_dirs)
             if as_mapping(sampled.model) != as_mapping(config.model):
                 return None
             bench = self.benches(sampled)
-            expected = _answers(point) if not sampled.sampler.takes_length else {}
+            expected = answers(point) if not sampled.sampler.takes_length else {}
             forecast = self.benches.forecast(sampled, bench, run["batch_tokens"], expected, whole=True)
         except (UserError, Uncounted):
             return None  # its checkpoint or its data are gone, or another version wrote it
@@ -106,7 +106,7 @@ class Experiences:
         indices = {e.index for e in bench.examples}
         for point, run in runs:
             if run.get("length") == "free" and run.get("checkpoint") == digest:
-                found = _answers(point)
+                found = answers(point)
                 if indices <= {source for source, _ in found}:
                     return found
         return None
@@ -131,12 +131,12 @@ def expected_lengths(config: Config, bench: Workbench, experience: Experience) -
     }
 
 
-def _answers(point: Point) -> Lengths:
+def answers(point: Point) -> Lengths:
     return {(row["source"], row["sample"]): len(row["ids"]) for row in point.rows()}
 
 
-def _comparable(store: Store, model: Path, dtype: str) -> Iterator[tuple[Point, dict[str, Any]]]:
-    """The points of one data set and model that have been timed, the newest first, each with its run.json."""
+def comparable(model: Path, dtype: str) -> Iterator[tuple[Point, dict[str, Any]]]:
+    """The points in a model's folder that have been timed, the newest first, each with its run.json."""
     found = [(path.stat().st_mtime_ns, path) for path in model.glob("*/*/run.json")]
     needed = {"seconds", "nfe_rows", "batch_tokens", "device", "sampler", "dials"}
     for _, path in sorted(found, reverse=True):
