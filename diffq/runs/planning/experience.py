@@ -25,7 +25,7 @@ from diffq.settings import as_mapping
 from diffq.store import Point
 
 _MOST, _MOST_ALIKE = 32, 4  # points that a clock is fitted to, and those of one sampler and kind of draw among them
-_SMALL = 0.05  # seconds: what took less says more about the machine's mood
+_SMALL = 0.02  # seconds: what took less says more about the machine's mood
 
 
 @dataclass(frozen=True)
@@ -101,34 +101,25 @@ class Experiences:
         return Timing(counted.work, run["seconds"]), forecast.held
 
     def _lengths(self, bench: Workbench, runs: Sequence[tuple[Point, dict[str, Any]]]) -> Lengths | None:
-        """The answers' lengths of the newest point of the same checkpoint over the same sources, ended by itself."""
-        digest = bench.loaded.digest
+        """The lengths of answers of a point of the same checkpoint, the one that answered most of these sources."""
+        same = [p for p, run in runs if run.get("length") == "free" and run.get("checkpoint") == bench.loaded.digest]
+        known = [answers(point) for point in same[:_MOST_ALIKE]]
         indices = {e.index for e in bench.examples}
-        for point, run in runs:
-            if run.get("length") == "free" and run.get("checkpoint") == digest:
-                found = answers(point)
-                if indices <= {source for source, _ in found}:
-                    return found
-        return None
+        best = max(known, key=lambda held: len(indices & {source for source, _ in held}), default=None)
+        return best if best and indices & {source for source, _ in best} else None
 
 
 def expected_lengths(config: Config, bench: Workbench, experience: Experience) -> Lengths:
     """How long each answer of a model that ends by itself will be, as far as one can tell; empty for other models.
 
-    Those of a finished point of the same checkpoint, a sample that it lacks taken as long as one that it has; else
-    those of the references.
+    Those of a finished point of the same checkpoint, a sample that it lacks taken as long as one that it has; those of
+    the references for sources that it lacks.
     """
     if config.sampler.takes_length:
         return {}
-    if experience.lengths is None:
-        return reference_lengths(config, bench)
-    there = experience.lengths
-    samples = max(sample for _, sample in there) + 1
-    return {
-        (e.index, k): there.get((e.index, k % samples), there[e.index, 0])
-        for e in bench.examples
-        for k in range(config.num_samples)
-    }
+    there, references = experience.lengths or {}, reference_lengths(config, bench)
+    samples = max((sample for _, sample in there), default=0) + 1
+    return {(source, k): there.get((source, k % samples), length) for (source, k), length in references.items()}
 
 
 def answers(point: Point) -> Lengths:

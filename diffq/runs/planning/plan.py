@@ -6,6 +6,7 @@ Nothing is sampled, trained or written.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from diffq.runs.planning.memory import resident
 from diffq.runs.sampling import device_name
 from diffq.runs.train import training_folder
 from diffq.runs.workbench import Workbench, known_checkpoint, to_train
+from diffq.settings import as_mapping
 from diffq.store import Point, Store
 from diffq.store.identity import changed_dials, show_value
 
@@ -139,6 +141,7 @@ class Planner:
         self.trainings: dict[str, Training] = {}
         self.notes: dict[str, None] = {}
         self._seen: set[str] = set()
+        self._known: dict[str, Config | str] = {}
 
     def plan(self, grid: Sequence[GridPoint], name: str) -> Plan:
         """The plan of these points. UserError as the sweep has it, where it would not begin."""
@@ -158,12 +161,7 @@ class Planner:
         return uses_launcher(self.request.overrides)
 
     def _point(self, grid_point: GridPoint) -> PlannedPoint:
-        known = known_checkpoint(grid_point.config)
-        config = grid_point.config
-        if isinstance(known, str):
-            self._train_first(config, known)
-        else:
-            config = known
+        config = self._with_checkpoint(grid_point.config)
         bench = self.benches(config)
         point = None
         if config.checkpoint is not None:
@@ -183,6 +181,21 @@ class Planner:
         except Uncounted as error:
             return dataclasses.replace(bare, why=str(error))
         return self._priced(bare, bench, forecast, experience, run)
+
+    def _with_checkpoint(self, config: Config) -> Config:
+        """The configuration with its checkpoint; as it is where one has yet to be trained, which is then noted."""
+        key = json.dumps([config.checkpoint, as_mapping(config.model), as_mapping(config.dataset),
+                          as_mapping(config.choices.replace(sampler=""))])  # fmt: skip
+        if key not in self._known:
+            self._known[key] = known_checkpoint(config)
+        known = self._known[key]
+        if isinstance(known, str):
+            self._train_first(config, known)
+            return config
+        choices = config.choices.replace(model=known.choices.model)
+        return dataclasses.replace(
+            config, checkpoint=known.checkpoint, model=known.model, dataset=known.dataset, choices=choices
+        )
 
     def _train_first(self, config: Config, why: str) -> None:
         training = to_train(config)
