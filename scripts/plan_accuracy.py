@@ -3,8 +3,9 @@ other points of its model and device are predicted from it.
 
     python scripts/plan_accuracy.py outputs/points/qqp/gaussian_mini [FOLDER ...]
 
-A folder is a model's, under outputs/points/DATASET/. Prints, for each, the distribution of predicted over recorded
-seconds, the pairs that are further off than a factor of 1.5, and the same where all other points are known.
+To be called in the folder that the sweeps were called in. A FOLDER is a model's, under outputs/points/DATASET/.
+Prints, for each, the distribution of predicted over recorded seconds, the pairs that are further off than a factor of
+1.5, and the same where all other points are known.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def read(folder: Path, benches: Benches) -> list[Known]:
     for dtype in ("float32", "bfloat16", "float16", "float64"):
         for point, run in comparable(folder, dtype):
             config = from_mapping(point.config())
-            looked_at = experiences.look(config, point, run)
+            looked_at = experiences.look(config, "", point, run)
             if looked_at is not None and run["status"] == "done":
                 found.append(Known(point, config, run, looked_at[0]))
     return found

@@ -20,6 +20,7 @@ from torch import Tensor
 from diffq.diffusion.contracts import COND, Branch, Canvas, Meter, Process, require_guidable, row_id
 from diffq.diffusion.draws import Draw, NucleusDraw
 from diffq.diffusion.reductions import Reduction, Without, read_tiles
+from diffq.errors import UserError
 from diffq.models.base import ModelSettings
 from diffq.rng import Rng
 from diffq.samplers.base import Sampler
@@ -42,7 +43,7 @@ class Trace:
     rows        rows through the network, guidance rows counted
     positions   positions projected, by what was kept of them: the best, a draw, a draw from a nucleus
     reads       how many times they were asked for, likewise
-    branches    of the session
+    branches    of the session; empty where none was opened
     alive       rows of each call, before branches
     """
 
@@ -50,7 +51,7 @@ class Trace:
     rows: int = 0
     positions: dict[Kind, int] = field(default_factory=dict)
     reads: dict[Kind, int] = field(default_factory=dict)
-    branches: tuple[Branch, ...] = COND
+    branches: tuple[Branch, ...] = ()
     alive: list[int] = field(default_factory=list)
 
     @property
@@ -107,13 +108,20 @@ def trace_ending(sampler: Sampler, blank: Blank, room: int, lengths: Sequence[in
 
 def _canvas(valid_BL: Tensor) -> Canvas:
     rows = torch.tensor([row_id(i, 0) for i in range(len(valid_BL))])
-    return Canvas(torch.zeros_like(valid_BL, dtype=torch.long), valid_BL.clone(), valid_BL, rows)
+    tokens_BL = torch.zeros_like(valid_BL, dtype=torch.long)
+    source_BS = torch.full((len(valid_BL), _DRY_LENGTH), _WORD)
+    return Canvas(tokens_BL, valid_BL.clone(), valid_BL, rows, source_BS, torch.ones_like(source_BS, dtype=torch.bool))
 
 
 def _run(sampler: Sampler, blank: Blank, canvas: Canvas, ends_B: Tensor | None) -> Trace:
     trace = Trace()
     meter = Meter(_DryDenoiser(blank, trace, ends_B))
-    sampler(meter, canvas, Rng(0))
+    try:
+        sampler(meter, canvas, Rng(0))
+    except UserError:
+        raise
+    except Exception as error:  # somebody's own sampler, which wants more of a network than the contract has
+        raise Uncounted(f"{sampler.kind} cannot be run without a network: {type(error).__name__}: {error}") from error
     trace.calls, trace.rows = meter.nfe_calls, meter.nfe_rows
     return trace
 

@@ -6,6 +6,7 @@ dials. Reads the store and writes nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,7 @@ class Experiences:
             kind = f"{run['sampler']} {run['dials'].get('temperature', 0) != 0} {run['dials'].get('top_p', 1) != 1}"
             if seen[kind] >= _MOST_ALIKE or len(timings) >= _MOST:
                 continue
-            looked_at = self.look(config, p, run)
+            looked_at = self.look(config, bench.loaded.digest, p, run)
             if looked_at is not None:
                 seen[kind] += 1
                 device = run["device"]
@@ -83,12 +84,17 @@ class Experiences:
                 peaks.append((run, looked_at[1]))
         return Experience(Clock.fitted(timings, device), device, offset(peaks), self._lengths(bench, runs))
 
-    def look(self, config: Config, point: Point, run: dict[str, Any]) -> tuple[Timing, int] | None:
-        """What a point took and held; None for one of other settings, or whose counts are not what its batches ask."""
+    def look(self, config: Config, digest: str, point: Point, run: dict[str, Any]) -> tuple[Timing, int] | None:
+        """What a point took and held; None for one of other settings, or whose counts are not what its batches ask.
+
+        config, digest: of a point that is planned, and of its checkpoint.
+        """
         try:
             sampled = from_mapping(point.config(), config_dirs=self.config_dirs)
             if as_mapping(sampled.model) != as_mapping(config.model):
                 return None
+            if run.get("checkpoint") == digest:  # wherever its folder was then
+                sampled = dataclasses.replace(sampled, checkpoint=config.checkpoint)
             bench = self.benches(sampled)
             expected = answers(point) if not sampled.sampler.takes_length else {}
             forecast = self.benches.forecast(sampled, bench, run["batch_tokens"], expected, whole=True)

@@ -256,7 +256,11 @@ class Planner:
 
     def _say_unknown(self, bare: PlannedPoint, bench: Workbench) -> None:
         model, where = bare.config.choices.model, device_name(bench.device)
-        self.notes[f"time of {model} is unknown until one point of it has been sampled on {where}"] = None
+        if self.benches.network(bench) is None:
+            why = "its settings do not say how much work it does (ModelSettings.work)"
+            self.notes[f"FLOPs, memory and time of {model} are unknown: {why}"] = None
+        else:
+            self.notes[f"time of {model} is unknown until one point of it has been sampled on {where}"] = None
 
 
 def _cost(counts: Counts, experience: Experience) -> Cost:

@@ -99,13 +99,21 @@ def test_a_sampler_that_does_not_fit_the_model_is_refused_as_in_sampling() -> No
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Curious(Sampler):
-    """A user's sampler that reads other things than draws; `uneven` makes it ask of the first row alone."""
+    """A user's sampler that reads other things than draws.
+
+    uneven  it asks of the first position alone
+    greedy  it asks for more than the contract has
+    """
 
     processes = ("gaussian",)
     uneven: bool = False
+    greedy: bool = False
 
     def __call__(self, denoiser: Any, canvas: Any, rng: Rng, on_step: Any = None) -> Any:
+        if self.greedy:
+            return canvas.replace(tokens_BL=denoiser.model.weights)
         session = denoiser.open(canvas)
+        assert canvas.source_BS is not None
         y_BLE = canvas.tokens_BL[..., None].float().expand(*canvas.shape, denoiser.embedding_dim)
         hidden = session.run(y_BLE, canvas.row_B * 0)
         position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
@@ -117,12 +125,14 @@ def test_a_users_own_sampler_is_counted_too() -> None:
     model = gaussian()
     blank = Blank.of(model.settings, vocabulary())
     trace = trace_fixed(Curious(), blank)
-    assert trace == Trace(1, 1, {"weighed": 1}, {"weighed": 1})
+    assert trace == Trace(1, 1, {"weighed": 1}, {"weighed": 1}, ("cond",))
     (batch, *_) = batches(60)
     counted, _ = metered(Curious(), model, batch)
     assert same(fixed_counts(trace, [batch], dict.fromkeys(SOURCES, 9), None, False), counted)
     with pytest.raises(Uncounted):
         trace_fixed(Curious(uneven=True), blank)
+    with pytest.raises(Uncounted, match="without a network: AttributeError"):
+        trace_fixed(Curious(greedy=True), blank)
 
 
 def test_a_model_whose_settings_tell_nothing_is_built() -> None:
