@@ -10,6 +10,7 @@ Prints, for each, the distribution of predicted over recorded seconds, the pairs
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from diffq.config import Config, from_mapping
 from diffq.runs.planning.clock import Clock, Timing
 from diffq.runs.planning.experience import Experience, Experiences, answers, comparable, expected_lengths
 from diffq.runs.planning.forecast import Benches
+from diffq.runs.planning.memory import offset
 from diffq.store import Point
 
 FACTOR = 1.5
@@ -35,6 +37,7 @@ class Known:
     config: Config
     run: dict[str, Any]
     timing: Timing
+    held: int
 
     @property
     def name(self) -> str:
@@ -68,7 +71,7 @@ def read(folder: Path, benches: Benches) -> list[Known]:
             config = from_mapping(point.config())
             looked_at = experiences.look(config, "", point, run)
             if looked_at is not None and run["status"] == "done":
-                found.append(Known(point, config, run, looked_at[0]))
+                found.append(Known(point, config, run, *looked_at))
     return found
 
 
@@ -88,9 +91,14 @@ def show(title: str, points: Sequence[Known], benches: Benches) -> None:
         clock = Clock.fitted([p.timing for p in known], other.run["device"])
         assert clock is not None
         rest.append(predicted(clock, known[0], other, benches) / other.timing.seconds)
+    memory = []
+    for warm_up, other in itertools.permutations(points, 2):
+        besides = offset([(warm_up.run, warm_up.held)]) or 0
+        memory.append((other.held + besides) / other.run["peak_memory_bytes"])
     print(f"{title}: {len(points)} points")
     print(f"  one known point:  {summary(one)}")
     print(f"  all others known: {summary(rest)}")
+    print(f"  memory, one known: predicted/actual {min(memory):.2f} … {max(memory):.2f}")
     for ratio, warm_up, other in sorted(misses, key=lambda m: abs(np.log(m[0])), reverse=True)[:5]:
         print(f"    {ratio:.2f}  {other.name} ({other.timing.seconds:.2f} s) from {warm_up.name}")
 
