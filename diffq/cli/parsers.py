@@ -79,7 +79,9 @@ VERBS: dict[str, Verb] = {
             "diffq sweep sampler=clamp_before_cfg scale=1,1.5,2,3 temperature=0,0.25,0.5,1 steps=10,30",
             "diffq sweep dataset=qqp 'sampler=glob(clamp*)' seed='range(0,3)' num_sources=300",
             "diffq sweep sampler=cfg scale=1,2,4 hydra/launcher=joblib hydra.launcher.n_jobs=4",
+            "diffq sweep experiment=demo --plan",
         ),
+        flags=(Flag("--plan", "say what is done, and what the rest costs in calls, memory and time; start nothing"),),
     ),
     "score": Verb(
         "compute metrics of saved samples",

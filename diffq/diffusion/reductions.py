@@ -121,6 +121,13 @@ class _Without:
         return self.inner.result()
 
 
+def tile_sizes(positions: int, gpu: bool, rows_a_tile: int | None = None) -> tuple[int, int]:
+    """Positions and tokens a tile, for so many positions asked at once."""
+    rows, scores = _GPU_TILE if gpu else _CPU_TILE
+    rows = rows_a_tile or rows
+    return rows, max(4, scores // max(1, min(positions, rows)) // ALIGNMENT) * ALIGNMENT
+
+
 def read_tiles(
     project: Callable[[slice, int, int], Tensor],
     positions: int,
@@ -140,10 +147,8 @@ def read_tiles(
     Where the sizes are None the device decides them; few positions are read in few, wide tiles.
     Peak memory is that of rows_a_tile × words_a_tile scores, whatever the vocabulary and the batch.
     """
-    rows, scores = _GPU_TILE if device is not None and device.type == "cuda" else _CPU_TILE
-    rows_a_tile = rows_a_tile or rows
-    if words_a_tile is None:
-        words_a_tile = max(4, scores // max(1, min(positions, rows_a_tile)) // ALIGNMENT) * ALIGNMENT
+    rows, words = tile_sizes(positions, device is not None and device.type == "cuda", rows_a_tile)
+    rows_a_tile, words_a_tile = rows, words_a_tile or words
     if words_a_tile % ALIGNMENT:
         raise ValueError(f"words_a_tile must be a multiple of {ALIGNMENT}, not {words_a_tile}")
     parts: list[tuple[Any, ...]] = []

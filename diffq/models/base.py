@@ -91,3 +91,12 @@ class ModelSettings(Settings):
     def build(self, vocabulary: Vocabulary) -> Any:
         """A freshly initialised TrainableModel. Initial weights come from torch's generator, which the caller seeds."""
         raise NotImplementedError
+
+    def work(self, vocab_size: int) -> Any:
+        """How much work a network of these sizes does (`models.work`), or None where nobody has counted it."""
+        return None
+
+    def blank(self) -> dict[str, Any] | None:
+        """What the denoiser of such a model will say of itself (`guidable`, `max_length`, `alpha_bar_T`, as far as its
+        process has them), or None where only a built network can tell."""
+        return None

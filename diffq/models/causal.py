@@ -36,6 +36,9 @@ class CausalSettings(Seq2SeqSettings):
     def build(self, vocabulary: Vocabulary) -> CausalSeq2Seq:
         return CausalSeq2Seq(self, vocabulary)
 
+    def blank(self) -> dict[str, Any]:
+        return {"guidable": False, "max_length": self.max_length}
+
 
 class CausalSeq2Seq(TrainableModel):
     """The network with its loss (cross-entropy of the next token) and its denoiser."""

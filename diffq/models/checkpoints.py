@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from diffq import plugins
 from diffq.errors import UserError
-from diffq.models.base import TrainableModel
+from diffq.models.base import ModelSettings, TrainableModel
 from diffq.registry import MODELS
 from diffq.settings import typed
 from diffq.store.files import sync_folder, write_atomic
@@ -49,6 +49,33 @@ class Loaded:
     digest: str
 
 
+@dataclass(frozen=True)
+class Described:
+    """A checkpoint without its weights.
+
+    settings  the typed settings of the network; the rest is as in `Loaded`
+    """
+
+    settings: ModelSettings
+    tokenizer: Any
+    config: Mapping[str, Any]
+    lengths: Mapping[str, Any] | None
+    digest: str
+
+
+def describe(path: Path | str) -> Described:
+    """What `load` would say of a folder, with its weights read for their digest alone. UserError as `load`."""
+    folder = Path(path)
+    if _layout(folder) == "own":
+        return _describe_own(folder)
+    from diffq.models.guidediffuseq import published_settings, published_tokenizer
+
+    tokenizer = published_tokenizer(folder)
+    section = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    made = digest(folder / "model.pt", tokenizer.digest, section)
+    return Described(published_settings(folder), tokenizer, {}, None, made)
+
+
 def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
     """The model of a checkpoint folder in evaluation mode, with all that is needed to sample it.
 
@@ -57,20 +84,24 @@ def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtyp
     configuration, naming the missing and the surplus ones.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise UserError(f"checkpoint={folder} is no folder; give a training's folder, such as outputs/train/NAME-hash")
-    if (folder / "config.yaml").exists():
-        loaded = _load_own(folder)
-    elif (folder / "config.json").exists() and (folder / "model.pt").exists():
-        loaded = _load_guidediffuseq(folder)
-    else:
-        raise UserError(
-            f"checkpoint={folder} holds neither config.yaml and {WEIGHTS} (a training of diffq)"
-            " nor config.json and model.pt (GuideDiffuSeq's layout)"
-        )
+    loaded = _load_own(folder) if _layout(folder) == "own" else _load_guidediffuseq(folder)
     _cast(loaded.model.to(device), dtype)
     loaded.model.eval().requires_grad_(False)
     return loaded
+
+
+def _layout(folder: Path) -> Literal["own", "published"]:
+    """Whose layout a folder is in. UserError for one in neither."""
+    if not folder.is_dir():
+        raise UserError(f"checkpoint={folder} is no folder; give a training's folder, such as outputs/train/NAME-hash")
+    if (folder / "config.yaml").exists():
+        return "own"
+    if (folder / "config.json").exists() and (folder / "model.pt").exists():
+        return "published"
+    raise UserError(
+        f"checkpoint={folder} holds neither config.yaml and {WEIGHTS} (a training of diffq)"
+        " nor config.json and model.pt (GuideDiffuSeq's layout)"
+    )
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
@@ -83,20 +114,26 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _load_own(folder: Path) -> Loaded:
+    tensors = read_tensors(folder / WEIGHTS)
+    described = _describe_own(folder)
+    model = build(described.settings, described.tokenizer)
+    load_tensors(model, tensors, folder / WEIGHTS)
+    return Loaded(model, described.tokenizer, described.config, described.lengths, described.digest)
+
+
+def _describe_own(folder: Path) -> Described:
     from diffq.data.tokenizers import Tokenizer  # what a checkpoint holds is read whole; nothing else here knows data
 
     config = read_yaml(folder / "config.yaml")
-    tensors = read_tensors(folder / WEIGHTS)
     plugins.load(config.get("plugins") or ())
     section = config.get("model")
     if not isinstance(section, dict) or "kind" not in section:
         raise UserError(f"{folder / 'config.yaml'} has no model with a kind, so the network cannot be built")
     tokenizer = Tokenizer.load(folder / "tokenizer")
     values = {name: value for name, value in section.items() if name != "kind"}
-    model = build(typed(MODELS[section["kind"]], values, "model"), tokenizer)
-    load_tensors(model, tensors, folder / WEIGHTS)
+    settings = typed(MODELS[section["kind"]], values, "model")
     lengths = read_yaml(folder / "lengths.yaml") if (folder / "lengths.yaml").exists() else None
-    return Loaded(model, tokenizer, config, lengths, digest(folder / WEIGHTS, tokenizer.digest, section))
+    return Described(settings, tokenizer, config, lengths, digest(folder / WEIGHTS, tokenizer.digest, section))
 
 
 def _load_guidediffuseq(folder: Path) -> Loaded:
@@ -116,8 +153,11 @@ def build(settings: Any, vocabulary: Any) -> TrainableModel:
 def digest(weights: Path, tokenizer: str, model: Mapping[str, Any]) -> str:
     """SHA-256 over a weights file, a tokenizer's digest and a model's configuration."""
     total = hashlib.sha256()
-    with open(weights, "rb") as file:
-        total.update(hashlib.file_digest(file, "sha256").digest())
+    try:
+        with open(weights, "rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    except FileNotFoundError as error:
+        raise _not_written(weights) from error
     total.update(str(tokenizer).encode())
     total.update(json.dumps(model, sort_keys=True).encode())
     return total.hexdigest()
@@ -184,9 +224,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path} is not there; the training that was to write it has not saved anything yet") from error
+        raise _not_written(path) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); it has {path.stat().st_size} bytes") from error
+
+
+def _not_written(path: Path) -> UserError:
+    return UserError(f"{path} is not there; the training that was to write it has not saved anything yet")
 
 
 def write_yaml(path: Path, value: Mapping[str, Any]) -> None:

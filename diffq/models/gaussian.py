@@ -49,6 +49,13 @@ class GaussianSettings(Seq2SeqSettings):
     def build(self, vocabulary: Vocabulary) -> GaussianSeq2Seq:
         return GaussianSeq2Seq(self, vocabulary)
 
+    def blank(self) -> dict[str, Any]:
+        return {
+            "guidable": self.condition_dropout > 0,
+            "max_length": self.max_length,
+            "alpha_bar_T": alpha_bars(self.noise, self.timesteps),
+        }
+
 
 class GaussianSeq2Seq(TrainableModel):
     """The network with its loss (Buzzard 2025, train.py) and its denoiser."""

@@ -97,6 +97,12 @@ def published_settings(folder: Path) -> GaussianSettings:
     return config.settings(_condition_dropout(folder))
 
 
+def published_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a published checkpoint. UserError as `load_guidediffuseq`."""
+    config = typed(PublishedConfig, _read_json(folder / "config.json"), "config.json")
+    return _tokenizer(folder, config.tokenizer_mode)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

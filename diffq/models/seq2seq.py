@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings, Vocabulary
 from diffq.models.transformer import Decoder, Encoder, Norm, initialise, padding_or_none, sinusoids
+from diffq.models.work import Seq2SeqWork
 from diffq.settings import setting
 
 
@@ -36,6 +37,9 @@ class Seq2SeqSettings(ModelSettings):
     def check(self) -> None:
         if self.width % self.heads:
             raise UserError(f"width={self.width} must be a multiple of heads={self.heads}")
+
+    def work(self, vocab_size: int) -> Seq2SeqWork:
+        return Seq2SeqWork(self, vocab_size)
 
 
 class Seq2Seq(nn.Module):

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from diffq.config import from_mapping
 from diffq.config.files import builtin_dir
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from diffq.runs.sampling import OnProgress
     from diffq.runs.workbench import Workbenches
 
+T = TypeVar("T")
 Outcome = Literal["done", "busy", "failed"]
 
 
@@ -85,7 +86,7 @@ class Launched:
         self.results: list[Result] = []
         self.log = Path(str(config.hydra.sweep.dir)).resolve() / "workers.log"
         self._config = config
-        self._chunks = _chunks(folders, _workers(config))
+        self._chunks = deal(folders, _workers(config))
         self.workers = len(self._chunks)
         self._config_dirs = tuple(map(str, config_dirs))
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
@@ -225,6 +226,11 @@ def uses_launcher(overrides: Sequence[str]) -> bool:
     return bool(words) and "hydra/launcher=basic" not in words
 
 
+def workers_of(overrides: Sequence[str], outputs: Path) -> int:
+    """How many jobs a launcher would run at once. UserError for a launcher that is not there."""
+    return _workers(launcher_config(overrides, outputs))
+
+
 def _workers(config: Any) -> int:
     """How many jobs run at once, as far as the launcher's settings say."""
     launcher = config.hydra.launcher
@@ -235,7 +241,7 @@ def _workers(config: Any) -> int:
     return 4
 
 
-def _chunks(folders: Sequence[str], workers: int) -> list[list[str]]:
+def deal(folders: Sequence[T], workers: int) -> list[list[T]]:
     """Points dealt out in turn, so that every worker gets several and none gets all the slow ones."""
     count = max(1, min(workers, len(folders)))
     return [list(folders[i::count]) for i in range(count)]

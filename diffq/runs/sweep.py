@@ -36,6 +36,10 @@ _LOOK = 0.3  # seconds between two looks at what other processes have written
 
 def run(request: Request) -> int:
     """Samples, scores and reports the grid. Returns 0, or 1 where a point failed."""
+    if request.flags.plan:
+        from diffq.runs import plan
+
+        return plan.run(request)
     from diffq.runs.board import Board
     from diffq.runs.scoring import Scoring
     from diffq.runs.tracking import open_tracker

@@ -24,7 +24,7 @@ from diffq.data.lengths import LengthFit, LengthModel
 from diffq.data.task import Corpus, Example
 from diffq.diffusion.contracts import Canvas, row_id
 from diffq.errors import UserError
-from diffq.models.checkpoints import Loaded, load, read_yaml
+from diffq.models.checkpoints import Described, Loaded, load, read_yaml
 from diffq.models.guidediffuseq import is_published, published_settings
 from diffq.rng import Rng
 from diffq.settings import as_mapping, key_fields, typed
@@ -39,7 +39,7 @@ class Workbench:
     """One loaded checkpoint beside one split of one dataset."""
 
     checkpoint: Path
-    loaded: Loaded
+    loaded: Loaded | Described
     denoiser: Any
     corpus: Corpus
     examples: Sequence[Example]
@@ -129,23 +129,22 @@ class Workbenches:
             if model not in self._loaded:
                 self._loaded[model] = load(config.checkpoint, device, getattr(torch, config.dtype))
             loaded = self._loaded[model]
-            self._made[key] = _workbench(config, loaded, device)
+            self._made[key] = make_workbench(config, loaded, loaded.model.denoiser(), device)
         return self._made[key]
 
 
-def _workbench(config: Config, loaded: Loaded, device: torch.device) -> Workbench:
+def make_workbench(config: Config, loaded: Loaded | Described, denoiser: Any, device: torch.device) -> Workbench:
+    """The workbench of a split. UserError where it is empty, and where the sampler cannot serve the model."""
     corpus = config.dataset.open()
     examples = corpus.split(config.split)[: config.num_sources]
     if not examples:
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
-    assert config.checkpoint is not None
-    denoiser = loaded.model.denoiser()
     if denoiser.process not in config.sampler.processes:
         raise UserError(
             f"checkpoint={config.checkpoint} holds a {denoiser.process} model, which sampler"
             f" {config.choices.sampler or config.sampler.kind} cannot serve"
         )
-    return Workbench(Path(config.checkpoint), loaded, denoiser, corpus, examples, device)
+    return Workbench(Path(config.checkpoint or ""), loaded, denoiser, corpus, examples, device)
 
 
 def pick_device(name: str) -> torch.device:
@@ -160,8 +159,22 @@ def pick_device(name: str) -> torch.device:
 def with_checkpoint(config: Config) -> Config:
     """The configuration with the checkpoint that it is to be sampled from, and the sizes and tokenizer that this has.
 
-    Where none is named: the newest finished training of the same model and dataset; on an embedded world one is
-    trained if there is none. UserError with the line to run where there is nothing to sample from.
+    As `known_checkpoint`; where a training has to come first, it is done here.
+    """
+    known = known_checkpoint(config)
+    if not isinstance(known, str):
+        return known
+    from diffq.runs.train import train
+
+    print(f"{known}: training one first, about a minute", file=sys.stderr)
+    return _trained(config, train(to_train(config)))
+
+
+def known_checkpoint(config: Config) -> Config | str:
+    """The configuration with its checkpoint: the one named, or the newest finished training of the same model and
+    dataset. Where one is to be trained first, on an embedded world: why.
+
+    UserError with the line to run where there is nothing to sample from.
     """
     if config.checkpoint is not None:
         folder = Path(config.checkpoint)
@@ -169,26 +182,29 @@ def with_checkpoint(config: Config) -> Config:
             return config
         choices = config.choices.replace(model=folder.resolve().name)
         return dataclasses.replace(config, model=published_settings(folder), choices=choices)
-    store = Store(Path(config.outputs))
     dataset, model = config.choices.dataset, config.choices.model
-    found, others = _fitting_training(config, store)
-    if found is None and config.dataset.embedded:
-        from diffq.runs.train import train
+    found, others = _fitting_training(config, Store(Path(config.outputs)))
+    if found is not None:
+        return _trained(config, found)
+    if config.dataset.embedded:
+        with_ = f" trained with {others}" if others else ""
+        return f"no{'' if others else ' trained'} {model} of {dataset}{with_} yet"
+    words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
+    with_ = f" with {others}" if others else ""
+    raise UserError(f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}")
 
-        why = f"no {model} of {dataset} trained with {others} yet" if others else f"no trained {model} of {dataset} yet"
-        print(f"{why}: training one first, about a minute", file=sys.stderr)
-        found = train(dataclasses.replace(config, seed=0))  # one training serves points of every seed
-    if found is None:
-        words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
-        with_ = f" with {others}" if others else ""
-        raise UserError(
-            f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}"
-        )
-    trained = read_yaml(found / "config.yaml")
+
+def to_train(config: Config) -> Config:
+    """The training that a point without a checkpoint begins with: one serves points of every seed."""
+    return dataclasses.replace(config, seed=0)
+
+
+def _trained(config: Config, folder: Path) -> Config:
+    trained = read_yaml(folder / "config.yaml")
     settings = {name: value for name, value in trained["model"].items() if name != "kind"}
     return dataclasses.replace(
         config,
-        checkpoint=str(found),
+        checkpoint=str(folder),
         model=typed(type(config.model), settings, "model"),
         dataset=config.dataset.replace(tokenizer=trained["dataset"]["tokenizer"]),
     )

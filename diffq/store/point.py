@@ -16,6 +16,8 @@ import errno
 import fcntl
 import io
 import os
+import struct
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -59,6 +61,13 @@ class Point:
         done. UserError where the file system has no locks.
         """
         return Claim(self, wait)
+
+    def busy(self) -> bool:
+        """Whether somebody is writing this point now; the lock is asked about, not taken, and no file is made."""
+        with _released:
+            if _held.get(os.path.realpath(self.folder)) == os.getpid():
+                return True
+            return _is_locked(self.folder / "lock")
 
     def status(self, rows: int | None = None) -> Status:
         """Whether the first `rows` rows (all that were asked for last, where None) are there and recorded as done."""
@@ -261,6 +270,25 @@ class Claim:
         name = "finished" if status == "done" else "updated"
         body = {"status": status, "rows": self._rows} | identity | dict(run) | {"versions": versions(), name: stamp}
         write_json(self.point.folder / "run.json", body, sync)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process holds the record lock of a file. This one must not: closing the file would drop it."""
+    # struct flock: on Linux type, whence, start, length, process; on macOS and the BSDs start, length, process, type…
+    linux = sys.platform == "linux"
+    layout, at = ("@hhqqi0q", 0) if linux else ("@qqihh", 3)
+    wanted = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if linux else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        found = fcntl.fcntl(handle, fcntl.F_GETLK, struct.pack(layout, *wanted))
+    except OSError:
+        return False  # a file system without locks: sampling will say so
+    finally:
+        os.close(handle)
+    return bool(struct.unpack(layout, found)[at] != fcntl.F_UNLCK)
 
 
 def _lock_file(folder: Path, wait: bool) -> int:

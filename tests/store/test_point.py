@@ -222,6 +222,33 @@ def test_one_process_cannot_have_it_twice(tmp_path):
     assert order == ["first", "second"]
 
 
+def _hold(folder, conn):
+    with Point(folder).claim():
+        conn.send("held")
+        conn.recv()
+
+
+def test_who_asks_whether_a_point_is_busy_takes_nothing_and_makes_nothing(tmp_path):
+    point = Point(tmp_path / "p")
+    assert not point.busy()
+    assert not point.folder.exists()
+    with point.claim():
+        assert point.busy()
+        assert point.busy()
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(point.folder, theirs))
+    process.start()
+    assert ours.recv() == "held"
+    assert point.busy()
+    with pytest.raises(Busy):
+        point.claim()
+    ours.send("go")
+    process.join(30)
+    assert not point.busy()
+    with point.claim():
+        pass
+
+
 def test_scores_merge_by_signature(tmp_path):
     import numpy as np
 

@@ -1,0 +1,73 @@
+"""How much memory a point will take at most, and how much disk its samples.
+
+On a CPU what is recorded is the largest resident size of the process, so what Python and torch take by themselves
+counts too; it is read off points that are there, or else off this process, which has loaded the same libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffq.data.canvases import Batch
+from diffq.diffusion.reductions import tile_sizes
+from diffq.models.work import Seq2SeqWork
+from diffq.runs.planning.dry import Trace
+
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_TILES = {"ranked": 2, "weighed": 5}  # float32 tiles of scores that are there at once
+_NUCLEUS = 40  # bytes a score of the whole row: scores, their order, float64 probabilities and their sums
+_ROW = 75  # bytes of a row's names and numbers besides its ids and its text
+
+
+def held_bytes(
+    trace: Trace,
+    batches: Sequence[Batch],
+    source_lengths: Mapping[int, int],
+    network: Seq2SeqWork,
+    dtype: str,
+    gpu: bool,
+) -> int:
+    """Bytes of tensors at the widest batch: weights, the embedding table of the clamp, activations, tiles."""
+    weights = network.parameters * _BYTES[dtype]
+    causal = network.settings.process == "causal"
+    table = 0 if causal else network.vocab_size * (network.settings.embedding + 2) * 4
+    uncond = "uncond" in trace.branches
+    most = 0
+    for batch in batches:
+        rows = len(batch.rows)
+        length = max(row.length for row in batch.rows)
+        source = max(source_lengths[row.source] for row in batch.rows)
+        asked = rows if causal else max(rows * length, 1)
+        numbers = network.activations(rows, rows if uncond else 0, length, source)
+        most = max(most, numbers * _BYTES[dtype] + _tile_bytes(trace, asked, network, gpu))
+    return weights + table + most
+
+
+def _tile_bytes(trace: Trace, asked: int, network: Seq2SeqWork, gpu: bool) -> int:
+    """Bytes of the tiles of one reading of `asked` positions, at the costliest kind of reading."""
+    rows, words = tile_sizes(asked, gpu)
+    scores = min(asked, rows) * min(words, network.vocab_size)
+    if "sorted" in trace.positions:
+        return min(asked, rows) * network.vocab_size * _NUCLEUS
+    return scores * 4 * max((_TILES[kind] for kind in trace.positions if kind in _TILES), default=0)
+
+
+def resident() -> int:
+    """Bytes: the largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def row_bytes(prompt_ids: Sequence[int], answer: str, tokens: int) -> int:
+    """About how long a line of samples.jsonl is whose answer is as long as a reference."""
+    prompt = json.dumps(list(prompt_ids), separators=(",", ":"))
+    an_id = len(prompt) / max(len(prompt_ids), 1)
+    return round(_ROW + len(prompt) + an_id * tokens + len(answer.encode()))
+
+
+def offset(peaks: Sequence[tuple[Mapping[str, Any], int]]) -> int | None:
+    """What a process takes besides its tensors, in the middle of points that are there: (run.json, tensor bytes)."""
+    left = sorted(run["peak_memory_bytes"] - held for run, held in peaks if run.get("peak_memory_bytes"))
+    return max(0, left[len(left) // 2]) if left else None

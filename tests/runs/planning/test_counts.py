@@ -1,0 +1,149 @@
+"""A dry run counts what the Meter counts: every sampler that has a YAML, on real networks, at several batch sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from reference.tiny import causal, gaussian, vocabulary
+
+from diffq.config import compose
+from diffq.config.files import builtin_dir, group_files
+from diffq.data.canvases import Batch, build_canvas, plan_batches
+from diffq.diffusion.contracts import Meter
+from diffq.diffusion.reductions import LogZ, Top
+from diffq.errors import UserError
+from diffq.rng import Rng
+from diffq.runs.planning.amounts import Counts, ending_counts, fixed_counts
+from diffq.runs.planning.dry import Blank, Trace, Uncounted, trace_ending, trace_fixed
+from diffq.samplers.base import Sampler
+
+SOURCES = {i: [2, *([7] * (3 + i % 4)), 3] for i in range(7)}
+LENGTHS = [3 + (5 * i) % 7 for i in range(7)]
+SAMPLERS = list(group_files("sampler", [builtin_dir()]))
+DIALS: list[dict[str, Any]] = [
+    {"steps": 4},
+    {"steps": 5, "scale": 1.0},
+    {"steps": 3, "scale": 0.0, "temperature": 0.7},
+    {"steps": 4, "scale": 2.0, "temperature": 0.5},
+    {"steps": 4, "scale": 1.0, "scale_schedule": "lerp"},
+    {"steps": 4, "scale": 3.0, "scale_schedule": "alpha", "temperature": 1.0, "normalise": True},
+]
+ENDING: list[dict[str, Any]] = [{"temperature": 0.0}, {"temperature": 1.0}, {"top_p": 0.8}, {"top_k": 3}]
+
+
+def batches(batch_tokens: int) -> list[Batch]:
+    source_lengths = [len(ids) for ids in SOURCES.values()]
+    return plan_batches([LENGTHS, LENGTHS], source_lengths, batch_tokens)
+
+
+def metered(sampler: Sampler, model: Any, batch: Batch) -> tuple[Counts, list[int]]:
+    """What the Meter counts on a real network, and how long each answer is."""
+    meter = Meter(model.denoiser())
+    filled = sampler(meter, build_canvas(batch.rows, SOURCES, pad=0, mask=4), Rng(3))
+    counts = Counts(meter.nfe_calls, meter.nfe_rows, meter.positions_projected)
+    return counts, filled.valid_BL.sum(1).tolist()
+
+
+def same(one: Counts, other: Counts) -> bool:
+    return (one.calls, one.rows, one.positions) == (other.calls, other.rows, other.positions)
+
+
+def settings_of(name: str) -> tuple[Any, Sequence[dict[str, Any]]]:
+    sampler = compose([f"sampler={name}"]).sampler
+    return sampler, DIALS if sampler.takes_length else ENDING
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_dry_run_counts_what_the_meter_counts(name: str) -> None:
+    sampler, variants = settings_of(name)
+    model = gaussian() if "gaussian" in sampler.processes else causal()
+    blank = Blank.of(model.settings, vocabulary())
+    network = model.settings.work(40)
+    lengths = {i: len(ids) for i, ids in SOURCES.items()}
+    for dials in variants:
+        made = sampler.replace(**dials)
+        for batch_tokens in (24, 4096):
+            for batch in batches(batch_tokens):
+                if made.takes_length:
+                    counted, _ = metered(made, model, batch)
+                    told = fixed_counts(trace_fixed(made, blank), [batch], lengths, network, False)
+                else:
+                    batch = dataclasses.replace(
+                        batch, rows=tuple(dataclasses.replace(r, length=14) for r in batch.rows)
+                    )
+                    counted, ends = metered(made, model, batch)
+                    trace = trace_ending(made, blank, 14, ends)
+                    told = ending_counts(trace, [lengths[row.source] for row in batch.rows], network, False)
+                assert same(told, counted), (dials, batch_tokens)
+                assert told.work is not None
+                assert told.work.flops > 0
+
+
+def test_rows_of_different_lengths_end_at_different_steps() -> None:
+    """Looks at who has ended are every eight steps: a row of 3 tokens is computed for 8 steps, one of 9 for 16."""
+    sampler = compose(["sampler=autoregressive"]).sampler
+    trace = trace_ending(sampler, Blank.of(causal().settings, None), 40, [3, 9])
+    assert (trace.calls, trace.rows) == (16, 8 + 16)
+
+
+def test_a_sampler_that_does_not_fit_the_model_is_refused_as_in_sampling() -> None:
+    blank = Blank.of(gaussian(condition_dropout=0.0).settings, None)
+    with pytest.raises(UserError, match="condition dropout"):
+        trace_fixed(compose(["sampler=cfg", "scale=2"]).sampler, blank)
+    with pytest.raises(UserError, match="steps=100"):
+        trace_fixed(compose(["sampler=cfg", "scale=1", "steps=100"]).sampler, blank)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curious(Sampler):
+    """A user's sampler that reads other things than draws.
+
+    uneven  it asks of the first position alone
+    greedy  it asks for more than the contract has
+    """
+
+    processes = ("gaussian",)
+    uneven: bool = False
+    greedy: bool = False
+
+    def __call__(self, denoiser: Any, canvas: Any, rng: Rng, on_step: Any = None) -> Any:
+        if self.greedy:
+            return canvas.replace(tokens_BL=denoiser.model.weights)
+        session = denoiser.open(canvas)
+        assert canvas.source_BS is not None
+        y_BLE = canvas.tokens_BL[..., None].float().expand(*canvas.shape, denoiser.embedding_dim)
+        hidden = session.run(y_BLE, canvas.row_B * 0)
+        position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
+        session.read(hidden, position_N[:1] if self.uneven else position_N, [LogZ(), Top(2)])
+        return canvas
+
+
+def test_a_users_own_sampler_is_counted_too() -> None:
+    model = gaussian()
+    blank = Blank.of(model.settings, vocabulary())
+    trace = trace_fixed(Curious(), blank)
+    assert trace == Trace(1, 1, {"weighed": 1}, {"weighed": 1}, ("cond",))
+    (batch, *_) = batches(60)
+    counted, _ = metered(Curious(), model, batch)
+    assert same(fixed_counts(trace, [batch], dict.fromkeys(SOURCES, 9), None, False), counted)
+    with pytest.raises(Uncounted):
+        trace_fixed(Curious(uneven=True), blank)
+    with pytest.raises(Uncounted, match="without a network: AttributeError"):
+        trace_fixed(Curious(greedy=True), blank)
+
+
+def test_a_model_whose_settings_tell_nothing_is_built() -> None:
+    settings = gaussian().settings
+
+    class Silent(type(settings)):  # type: ignore[misc]
+        def blank(self) -> None:
+            return None
+
+    told = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    blank, known = Blank.of(Silent(**told), vocabulary()), Blank.of(settings, vocabulary())
+    assert (blank.guidable, blank.max_length) == (known.guidable, known.max_length)
+    assert blank.alpha_bar_T is not None
+    assert blank.alpha_bar_T.equal(known.alpha_bar_T)
