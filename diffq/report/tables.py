@@ -182,7 +182,8 @@ def to_rich(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Any:
 
 
 def print_table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Prints a table; where rich is missing, in Markdown."""
+    """Prints a table; where rich is missing, in Markdown. In a terminal that is too narrow columns of numbers are left
+    out from the right, and named below."""
     try:
         from rich.console import Console
     except ImportError:
@@ -193,7 +194,28 @@ def print_table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]
         console = Console(width=_PIPE_WIDTH)
     if title:
         console.print(title, style="bold", highlight=False, markup=False, soft_wrap=True)
-    console.print(to_rich(heads, cells), soft_wrap=not console.is_terminal)
+    shown = fitting(heads, cells, console.width) if console.is_terminal else list(range(len(heads)))
+    narrow = [[row[at] for at in shown] for row in cells]
+    console.print(to_rich([heads[at] for at in shown], narrow), soft_wrap=not console.is_terminal)
+    if len(shown) < len(heads):
+        hidden = ", ".join(head for at, head in enumerate(heads) if at not in shown)
+        console.print(f"too narrow for: {hidden} (--json has all)", style="dim", highlight=False, markup=False)
+
+
+def fitting(heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns that fit into so many characters: of those that hold numbers, the last are left out first; the first
+    of them and all text stay, and text folds."""
+    from rich.cells import cell_len
+
+    def wide(column: int) -> int:
+        texts = [heads[column], *(row[column] for row in cells)]
+        return 2 + max(cell_len(line) for text in texts for line in (text.split("\n") or [""]))
+
+    kept = list(range(len(heads)))
+    numbers = [at for at in kept if cells and all(_is_number(row[at]) for row in cells)]
+    while sum(map(wide, kept)) + 2 > width and len(numbers) > 1:
+        kept.remove(numbers.pop())
+    return kept
 
 
 def _is_number(text: str) -> bool:

@@ -11,6 +11,7 @@ from synthetic import frontier_points
 
 from diffq.report.frontier import at_equal_diversity, build_frontier, reference_line, volumes
 from diffq.report.tables import (
+    fitting,
     frontier_rows,
     level_table,
     print_table,
@@ -81,3 +82,12 @@ def test_figures_are_written_short():
     assert show_interval(21.44, 20.61, 22.28) == "21.4 [20.6, 22.3]"
     assert show_interval(0.5) == "0.50"
     assert show_interval(2.0, 1.0, 3.0, signed=True) == "+2.00 [+1.00, +3.00]"
+
+
+def test_a_narrow_terminal_loses_columns_of_numbers_from_the_right():
+    heads, cells = ["sampler", "bleu", "note", "nfe", "seconds"], [["cfg", "12.5 [1, 2]", "a note", "30", "1.2"]]
+    assert fitting(heads, cells, 100) == [0, 1, 2, 3, 4]
+    assert fitting(heads, cells, 42) == [0, 1, 2, 3]
+    assert fitting(heads, cells, 36) == [0, 1, 2]
+    assert fitting(heads, cells, 5) == [0, 1, 2]  # text folds
+    assert fitting(heads, [], 5) == [0, 1, 2, 3, 4]
