@@ -61,6 +61,7 @@ class Benches:
     """The workbenches of a plan, without weights. What was read is kept, since a grid asks for it again and again."""
 
     _described: dict[str, Described] = field(default_factory=dict)
+    _tokenizers: dict[str, Any] = field(default_factory=dict)
     _made: dict[str, Workbench] = field(default_factory=dict)
     _traces: dict[str, Trace] = field(default_factory=dict)
 
@@ -85,11 +86,10 @@ class Benches:
             if key not in self._described:
                 self._described[key] = describe(config.checkpoint)
             return self._described[key]
-        key = json.dumps([as_mapping(config.model), as_mapping(config.dataset)])
-        if key not in self._described:
-            tokenizer = build_tokenizer(config.dataset.tokenizer, config.dataset.open())
-            self._described[key] = Described(config.model, tokenizer, {}, None, "")
-        return self._described[key]
+        data = json.dumps(as_mapping(config.dataset))
+        if data not in self._tokenizers:
+            self._tokenizers[data] = build_tokenizer(config.dataset.tokenizer, config.dataset.open())
+        return Described(config.model, self._tokenizers[data], {}, None, "")
 
     @staticmethod
     def device(config: Config) -> torch.device:

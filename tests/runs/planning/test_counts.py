@@ -24,12 +24,12 @@ SOURCES = {i: [2, *([7] * (3 + i % 4)), 3] for i in range(7)}
 LENGTHS = [3 + (5 * i) % 7 for i in range(7)]
 SAMPLERS = list(group_files("sampler", [builtin_dir()]))
 DIALS: list[dict[str, Any]] = [
-    {"steps": 4},
-    {"steps": 5, "scale": 1.0},
+    {"steps": 3},
+    {"steps": 2, "scale": 1.0},
     {"steps": 3, "scale": 0.0, "temperature": 0.7},
-    {"steps": 4, "scale": 2.0, "temperature": 0.5},
-    {"steps": 4, "scale": 1.0, "scale_schedule": "lerp"},
-    {"steps": 4, "scale": 3.0, "scale_schedule": "alpha", "temperature": 1.0, "normalise": True},
+    {"steps": 3, "scale": 2.0, "temperature": 0.5},
+    {"steps": 3, "scale": 1.0, "scale_schedule": "lerp"},
+    {"steps": 3, "scale": 3.0, "scale_schedule": "alpha", "temperature": 1.0, "normalise": True},
 ]
 ENDING: list[dict[str, Any]] = [{"temperature": 0.0}, {"temperature": 1.0}, {"top_p": 0.8}, {"top_k": 3}]
 
@@ -66,7 +66,7 @@ def test_a_dry_run_counts_what_the_meter_counts(name: str) -> None:
     for dials in variants:
         made = sampler.replace(**dials)
         for batch_tokens in (24, 4096):
-            for batch in batches(batch_tokens):
+            for batch in batches(batch_tokens)[::3]:
                 if made.takes_length:
                     counted, _ = metered(made, model, batch)
                     told = fixed_counts(trace_fixed(made, blank), [batch], lengths, network, False)

@@ -131,13 +131,13 @@ def test_what_was_cut_off_and_what_is_busy(outputs: Path, plan: Any) -> None:
 
 
 def test_a_training_is_announced_and_not_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["sweep", f"outputs={tmp_path / 'none'}", "experiment=demo", "num_sources=20", "--plan"]
+    words = ["sweep", f"outputs={tmp_path / 'none'}", "sampler=cfg,autoregressive", "num_sources=20", "--plan"]
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [t["model"] for t in told["trainings"]] == ["gaussian_tiny", "causal_seq2seq_tiny"]
     assert all(t["minutes"] > 0 for t in told["trainings"])
     assert {p["folder"] for p in told["points"]} == {""}
-    assert told["points"][0]["whole"]["nfe_rows"] == 20 * 20 * 4
+    assert told["points"][0]["whole"]["nfe_rows"] == 20 * 3 * 2 * 30
     assert main(words) == 0
     assert "trains first: gaussian_tiny on grammar" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
