@@ -11,7 +11,7 @@ from diffq.runs.grid import expand
 
 
 def run(request: Request) -> int:
-    """Prints the plan of the grid. Returns 0, or 1 where a point is bound to fail."""
+    """Prints the plan of the grid. Returns 0, or 1 where the sweep would stop or a point is bound to fail."""
     grid = expand(request.overrides, config_dirs=request.config_dirs)
     from diffq.runs.planned import sweep_name
     from diffq.runs.planning.plan import Planner
@@ -25,4 +25,4 @@ def run(request: Request) -> int:
         print(json.dumps(as_json(plan), indent=1, ensure_ascii=False))
     else:
         print_plan(plan)
-    return 1 if any(p.state == "fails" for p in plan.points) else 0
+    return 1 if plan.stops or any(p.state == "fails" for p in plan.points) else 0

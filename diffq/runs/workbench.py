@@ -147,6 +147,10 @@ def make_workbench(config: Config, loaded: Loaded | Described, denoiser: Any, de
     return Workbench(Path(config.checkpoint or ""), loaded, denoiser, corpus, examples, device)
 
 
+class Untrained(UserError):
+    """A point's model has yet to be trained, by a command of its own."""
+
+
 def pick_device(name: str) -> torch.device:
     """The device of `device=`: auto takes a GPU where there is one. UserError for one that is not there."""
     if name == "auto":
@@ -174,7 +178,7 @@ def known_checkpoint(config: Config) -> Config | str:
     """The configuration with its checkpoint: the one named, or the newest finished training of the same model and
     dataset. Where one is to be trained first, on an embedded world: why.
 
-    UserError with the line to run where there is nothing to sample from.
+    Untrained, with the line to run, where there is nothing to sample from.
     """
     if config.checkpoint is not None:
         folder = Path(config.checkpoint)
@@ -191,7 +195,7 @@ def known_checkpoint(config: Config) -> Config | str:
         return f"no{'' if others else ' trained'} {model} of {dataset}{with_} yet"
     words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
     with_ = f" with {others}" if others else ""
-    raise UserError(f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}")
+    raise Untrained(f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}")
 
 
 def to_train(config: Config) -> Config:

@@ -24,7 +24,7 @@ from diffq.runs.planning.forecast import Benches, Forecast
 from diffq.runs.planning.memory import resident
 from diffq.runs.sampling import device_name
 from diffq.runs.train import training_folder
-from diffq.runs.workbench import Workbench, known_checkpoint, to_train
+from diffq.runs.workbench import Untrained, Workbench, known_checkpoint, to_train
 from diffq.settings import as_mapping
 from diffq.store import Point, Store
 from diffq.store.identity import changed_dials, show_value
@@ -110,6 +110,7 @@ class Plan:
 
     workers  points sampled at once; seconds is then the longest worker's share of what is left
     notes    what a reader must know of the figures
+    stops    whether the sweep would not begin, since a model has to be trained by a command of its own
     """
 
     name: str
@@ -119,6 +120,7 @@ class Plan:
     seconds: float | None
     device: str
     notes: tuple[str, ...] = ()
+    stops: bool = False
     power: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -140,6 +142,7 @@ class Planner:
         self.experiences = Experiences(self.benches, request.config_dirs)
         self.trainings: dict[str, Training] = {}
         self.notes: dict[str, None] = {}
+        self.untrained: dict[str, None] = {}
         self._seen: set[str] = set()
         self._known: dict[str, Config | str] = {}
 
@@ -154,7 +157,10 @@ class Planner:
         seconds = max(known, default=0.0) if len(known) == len(shares) else None
         if workers > 1:
             self.notes["time is for workers that do not slow one another down"] = None
-        return Plan(name, tuple(points), tuple(self.trainings.values()), workers, seconds, device, tuple(self.notes))
+        notes = (*self.untrained, *self.notes)
+        return Plan(
+            name, tuple(points), tuple(self.trainings.values()), workers, seconds, device, notes, bool(self.untrained)
+        )
 
     @property
     def _launched(self) -> bool:
@@ -187,7 +193,11 @@ class Planner:
         key = json.dumps([config.checkpoint, as_mapping(config.model), as_mapping(config.dataset),
                           as_mapping(config.choices.replace(sampler=""))])  # fmt: skip
         if key not in self._known:
-            self._known[key] = known_checkpoint(config)
+            try:
+                self._known[key] = known_checkpoint(config)
+            except Untrained as error:
+                self.untrained[str(error)] = None
+                self._known[key] = "the sweep stops until it is there"
         known = self._known[key]
         if isinstance(known, str):
             self._train_first(config, known)

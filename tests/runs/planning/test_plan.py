@@ -151,8 +151,6 @@ def test_a_point_that_is_bound_to_fail_is_told(outputs: Path, plan: Any) -> None
 
 
 def test_what_the_sweep_refuses_the_plan_refuses(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", f"outputs={outputs}", "dataset=qqp", "model=gaussian_tiny", "--plan"]) == 2
-    assert "diffq train" in capsys.readouterr().err
     assert main(["sweep", f"outputs={outputs}", "sampler=cfg", "scale=1", "checkpoint=nowhere", "--plan"]) == 2
     assert "nowhere" in capsys.readouterr().err
 
@@ -194,3 +192,22 @@ def test_numbers_as_a_person_reads_them() -> None:
     assert [_seconds(s) for s in (0.0, 0.42, 12.4, 100, 7000, 2e5, None)] == [
         "0 s", "0.42 s", "12 s", "1.7 min", "1.9 h", "2.3 d", "?",
     ]  # fmt: skip
+
+
+def test_a_model_that_has_to_be_trained_by_hand_is_planned_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On data that is no world a sweep would stop: its plan says how to go on, and what the sweep will cost then."""
+    lines = [
+        {"source": f"where is the {w}", "target": f"the {w} is where"} for w in ("cat", "dog", "cow", "pig", "hen")
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines * 40))
+    words = ["dataset=pairs", f"dataset.path={file}", "dataset.tokenizer=words", "model=gaussian_tiny", "scale=1,2"]
+    words += ["dataset.test_fraction=0.3", "num_sources=4", f"outputs={tmp_path / 'outputs'}"]
+    assert main(["sweep", *words, "--plan", "--json"]) == 1
+    planned = json.loads(capsys.readouterr().out)
+    assert [p["state"] for p in planned["points"]] == ["new", "new"]
+    assert planned["points"][0]["whole"]["nfe_rows"] > 0
+    assert "run: diffq train model=gaussian_tiny dataset=pairs" in planned["notes"][0]
+    assert not (tmp_path / "outputs").exists()
