@@ -9,7 +9,6 @@ Symbols: L target positions, S source positions, D width, E embedding, H heads, 
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,7 @@ class Work:
 
     @property
     def amounts(self) -> tuple[float, ...]:
-        return tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+        return tuple(vars(self).values())
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,10 @@ class Workbench:
         return sources
 
     @cached_property
+    def sources_digest(self) -> str:
+        return digest_sources((e.index, e.source, e.references) for e in self.examples)
+
+    @cached_property
     def target_lengths(self) -> list[int]:
         """Tokens of each source's first reference: what the oracle length model gives."""
         ids = self.loaded.tokenizer.encode_targets([e.references[0] if e.references else "" for e in self.examples])
@@ -65,7 +69,7 @@ class Workbench:
         return Identity(
             dataset=config.choices.dataset,
             dataset_key=key_fields(config.dataset),
-            sources=digest_sources((e.index, e.source, e.references) for e in self.examples),
+            sources=self.sources_digest,
             process=self.denoiser.process,
             model=config.choices.model,
             checkpoint=self.loaded.digest,

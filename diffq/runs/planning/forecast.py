@@ -64,6 +64,8 @@ class Benches:
     _tokenizers: dict[str, Any] = field(default_factory=dict)
     _made: dict[str, Workbench] = field(default_factory=dict)
     _traces: dict[str, Trace] = field(default_factory=dict)
+    _plans: dict[str, tuple[list[Batch], int]] = field(default_factory=dict)
+    _forecasts: dict[str, Forecast] = field(default_factory=dict)
 
     def __call__(self, config: Config) -> Workbench:
         """The workbench of a point; where `config.checkpoint` is None, that of a training that is still to come."""
@@ -115,16 +117,38 @@ class Benches:
         sure = config.sampler.takes_length
         if sure and config.length.startswith("normal") and bench.loaded.lengths is None:
             config, sure = dataclasses.replace(config, length="oracle"), False  # the fit comes with the training
-        batches = bench.plan(config, batch_tokens)
+        planned = json.dumps([id(bench), config.length, config.seed, config.num_samples, batch_tokens,
+                              config.sampler.takes_length])  # fmt: skip
+        if planned not in self._plans:
+            made = bench.plan(config, batch_tokens)
+            self._plans[planned] = made, _disk(bench, made, expected)
+        batches, disk = self._plans[planned]
+        if not config.sampler.takes_length:
+            trace, counts = self._ending_counts(config, bench, batches, expected, whole)
+            return self._made_of(config, bench, batches, trace, counts, sure, disk)
+        trace = self._fixed_trace(config, bench)
+        key = f"{planned} {config.dtype} {trace}"  # many points of a grid ask for the same
+        if key not in self._forecasts:
+            lengths = {index: len(ids) for index, ids in bench.sources.items()}
+            network, gpu = self.network(bench), bench.device.type == "cuda"
+            counts = [fixed_counts(trace, [batch], lengths, network, gpu) for batch in batches]
+            self._forecasts[key] = self._made_of(config, bench, batches, trace, counts, sure, disk)
+        return self._forecasts[key]
+
+    def _made_of(
+        self,
+        config: Config,
+        bench: Workbench,
+        batches: Sequence[Batch],
+        trace: Trace,
+        counts: Sequence[Counts],
+        sure: bool,
+        disk: int,
+    ) -> Forecast:
         lengths = {index: len(ids) for index, ids in bench.sources.items()}
         network, gpu = self.network(bench), bench.device.type == "cuda"
-        if config.sampler.takes_length:
-            trace = self._fixed_trace(config, bench)
-            counts = [fixed_counts(trace, [batch], lengths, network, gpu) for batch in batches]
-        else:
-            trace, counts = self._ending_counts(config, bench, batches, expected, whole)
         held = held_bytes(trace, batches, lengths, network, config.dtype, gpu) if network else None
-        return Forecast(tuple(batches), tuple(counts), sure, held, _disk(bench, batches, expected))
+        return Forecast(tuple(batches), tuple(counts), sure, held, disk)
 
     def _fixed_trace(self, config: Config, bench: Workbench) -> Trace:
         sampler, key = _alike(config.sampler), f"{id(bench.denoiser)}"
