@@ -7,10 +7,8 @@ model and no device.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -24,6 +22,7 @@ from diffq.data.tokenizers import Tokenizer
 from diffq.errors import UserError
 from diffq.models.base import PairBatch
 from diffq.rng import Rng, Stream, bits
+from diffq.store.files import making
 
 _LAYOUT = 1  # of the cached arrays
 
@@ -124,17 +123,14 @@ def _flat(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 def _store(pairs: TokenisedPairs, folder: Path) -> None:
     """Writes a whole folder or none."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
-    for field in fields(pairs):
-        value = getattr(pairs, field.name)
-        if isinstance(value, np.ndarray):
-            np.save(made / f"{field.name}.npy", value, allow_pickle=False)
-    (made / "pairs.json").write_text(json.dumps({"dropped": pairs.dropped, "note": pairs.note}), encoding="utf-8")
-    try:
-        os.rename(made, folder)
-    except OSError:  # another process has made the same one meanwhile
-        shutil.rmtree(made)
+    with making(folder) as made:
+        for field in fields(pairs):
+            value = getattr(pairs, field.name)
+            if isinstance(value, np.ndarray):
+                buffer = io.BytesIO()  # numpy's own writing to files hides why it could not
+                np.save(buffer, value, allow_pickle=False)
+                (made / f"{field.name}.npy").write_bytes(buffer.getbuffer())
+        (made / "pairs.json").write_text(json.dumps({"dropped": pairs.dropped, "note": pairs.note}), encoding="utf-8")
 
 
 def _read(folder: Path) -> TokenisedPairs:

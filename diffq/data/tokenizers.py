@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 from diffq.data.task import Corpus
 from diffq.errors import UserError
+from diffq.store.files import making, write_atomic
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Of the vocabularies that we build, in the order of their ids: padding is 0. (Paper 1's own WordPiece puts [UNK] first
@@ -89,11 +88,10 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes a Hugging Face tokenizer folder, which `load` reads back to the same digest."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+        write_atomic(folder / "tokenizer.json", self._backend.to_str(pretty=True).encode())
         names = {names[0]: self._special_tokens[role] for role, names in _ROLES.items()}
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_atomic(folder / "tokenizer_config.json", (json.dumps(config, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
@@ -188,13 +186,8 @@ def _wordpiece(size: int, texts: Sequence[str], cache_dir: str | Path | None) ->
     folder = Path(cache_dir) / "tokenizers" / f"wordpiece{size}-{key.hexdigest()[:16]}"
     if not (folder / "tokenizer.json").is_file():
         tokenizer = _train_wordpiece(size, texts)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.mkdtemp(dir=folder.parent, prefix=".making-")
-        tokenizer.save(made)
-        try:
-            os.rename(made, folder)
-        except OSError:  # another process has made the same one meanwhile
-            shutil.rmtree(made)
+        with making(folder) as made:
+            tokenizer.save(made)
     return Tokenizer.load(folder)
 
 

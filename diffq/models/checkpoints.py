@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from diffq.errors import UserError
 from diffq.models.base import ModelSettings, TrainableModel
 from diffq.registry import MODELS
 from diffq.settings import typed
-from diffq.store.files import sync_folder, write_atomic
+from diffq.store.files import replacing, write_atomic
 
 WEIGHTS = "model.safetensors"
 
@@ -114,8 +114,9 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _load_own(folder: Path) -> Loaded:
-    tensors = read_tensors(folder / WEIGHTS)
     described = _describe_own(folder)
+    with mending(folder):
+        tensors = read_tensors(folder / WEIGHTS)
     model = build(described.settings, described.tokenizer)
     load_tensors(model, tensors, folder / WEIGHTS)
     return Loaded(model, described.tokenizer, described.config, described.lengths, described.digest)
@@ -124,16 +125,41 @@ def _load_own(folder: Path) -> Loaded:
 def _describe_own(folder: Path) -> Described:
     from diffq.data.tokenizers import Tokenizer  # what a checkpoint holds is read whole; nothing else here knows data
 
-    config = read_yaml(folder / "config.yaml")
+    with mending(folder):
+        config = read_yaml(folder / "config.yaml")
+        tokenizer = Tokenizer.load(folder / "tokenizer")
     plugins.load(config.get("plugins") or ())
     section = config.get("model")
     if not isinstance(section, dict) or "kind" not in section:
         raise UserError(f"{folder / 'config.yaml'} has no model with a kind, so the network cannot be built")
-    tokenizer = Tokenizer.load(folder / "tokenizer")
     values = {name: value for name, value in section.items() if name != "kind"}
-    settings = typed(MODELS[section["kind"]], values, "model")
+    with mending(folder):
+        settings = typed(MODELS[section["kind"]], values, f"{folder / 'config.yaml'}: model")
     lengths = read_yaml(folder / "lengths.yaml") if (folder / "lengths.yaml").exists() else None
-    return Described(settings, tokenizer, config, lengths, digest(folder / WEIGHTS, tokenizer.digest, section))
+    with mending(folder):
+        known = digest(folder / WEIGHTS, tokenizer.digest, section)
+    return Described(settings, tokenizer, config, lengths, known)
+
+
+@contextlib.contextmanager
+def mending(folder: Path) -> Iterator[None]:
+    """Inside, what is wrong with a training's files is said with how to have them written again."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"{error}; with {folder / 'run.json'} deleted the same diffq train writes its files again from its last"
+            " state"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a training was made with. UserError where its file is missing or cut off."""
+    with mending(folder):
+        config = read_yaml(folder / "config.yaml")
+        if not {"model", "dataset", "choices"} <= config.keys():  # the last of these ends the file
+            raise UserError(f"{folder / 'config.yaml'} is not whole")
+    return config
 
 
 def _load_guidediffuseq(folder: Path) -> Loaded:
@@ -205,18 +231,19 @@ def _some(names: Iterable[str], shown: int = 12) -> str:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file that is there whole or not at all, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with replacing(path) as temporary:
+        _save(temporary, {name: value.cpu().contiguous() for name, value in tensors.items()})
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    """safetensors' own writing, with the system's error where the disk is full: it wraps it in a text."""
     try:
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    sync_folder(path.parent)
+        save_file(tensors, path)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found.group(1)), str(error), str(path)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -242,6 +269,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds; UserError where it holds another thing."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(value, dict):

@@ -6,8 +6,12 @@ Knows nothing of points.
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import json
 import os
+import shutil
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,29 +19,103 @@ from typing import Any
 
 from diffq.errors import UserError
 
+_HOST = socket.gethostname()
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, an OSError that says that nothing can be written at `path` is a UserError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in _FULL:
+            raise UserError(
+                f"{path} could not be written whole ({why}); make space, and the same command goes on where it was"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise UserError(f"{path} cannot be written ({why}); name a folder that can be: outputs=FOLDER") from error
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Gives a path beside `path`, for a file or a folder, which takes its place when the block ends.
+
+    A reader sees the old one or the new one, also after a crash where sync is True; it was written through then.
+    Where the block fails nothing stays behind, and what a killed process left beside `path` is deleted first.
+    UserError where the disk is full or may not be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{threading.get_ident()}.tmp")
+        try:
+            yield temporary
+            if sync:
+                for written in [temporary, *temporary.rglob("*")]:
+                    make_durable(written)
+            os.replace(temporary, path)
+        except BaseException:
+            remove(temporary)
+            raise
+        if sync:
+            make_durable(path.parent)
+
+
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which stands at `folder` when the block ends.
+
+    Where another process has made the same one meanwhile, that one stays.
+    """
+    try:
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            yield temporary
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not folder.is_dir():
+            raise
+
 
 def write_atomic(path: Path, data: bytes, sync: bool = True) -> None:
     """Puts `data` at `path`; a reader sees the old file or the new one, also after a crash where sync is True."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+    with replacing(path, sync) as temporary:
+        temporary.write_bytes(data)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a folder, as far as it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    if sync:
-        sync_folder(path.parent)
+            path.unlink()
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def _remove_leftovers(path: Path) -> None:
+    """Deletes what processes of this machine that are no more were writing in the place of `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(_HOST)}-*.tmp"):
+        owner = left.name.rpartition(f".{_HOST}-")[2].partition("-")[0]
+        if owner.isdigit() and int(owner) != os.getpid() and not _lives(int(owner)):
+            remove(left)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def make_durable(path: Path) -> None:
+    """Waits until the disk has what a file holds, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -6,6 +6,7 @@ time, with the same result. DuckDB reads the file for questions in SQL.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 from diffq.errors import UserError
 from diffq.store.files import read_json, write_atomic
+from diffq.store.point import Point
 from diffq.store.root import Store
 
 FORMAT = 1
@@ -72,7 +74,7 @@ def read_record(store: Store, folder: Path) -> Record:
     run = read_json(folder / "run.json")
     if run is None:
         raise UserError(f"{folder} is no sampled point: it has no run.json")
-    return Record.build(store.relative(folder), run, read_json(folder / "metrics.json") or {})
+    return Record.build(store.relative(folder), run, Point(folder).metrics())
 
 
 def read_records(store: Store, cache: bool = True) -> list[Record]:
@@ -88,7 +90,7 @@ def read_records(store: Store, cache: bool = True) -> list[Record]:
         held = old.pop(name, None)
         if held is None or held["stamp"] != stamp or held["read_at"] - max(times) < _SETTLED:
             run = read_json(store.points / folder / "run.json") or {}
-            metrics = read_json(store.points / folder / "metrics.json") or {}
+            metrics = Point(store.points / folder).metrics()
             held = {"folder": name, "stamp": stamp, "read_at": now, "run": run, "metrics": metrics}
             changed = True
         rows.append(held)
@@ -178,7 +180,8 @@ def _save(store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
     columns |= _wide(rows)
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
-    write_atomic(index_file(store), buffer.getvalue(), sync=False)
+    with contextlib.suppress(UserError):  # it is only a cache: a store that cannot be written is read all the same
+        write_atomic(index_file(store), buffer.getvalue(), sync=False)
 
 
 def _wide(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

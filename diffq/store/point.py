@@ -12,12 +12,9 @@ Knows no network and no metric: rows and metrics are plain mappings here.
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import contextlib
 import io
 import os
-import struct
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,21 +23,21 @@ from types import TracebackType
 from typing import Any, Literal
 
 from diffq.errors import UserError
-from diffq.store.files import encode_row, read_json, read_rows, sync_folder, write_atomic, write_json
+from diffq.store import locks
+from diffq.store.files import encode_row, make_durable, read_json, read_rows, write_atomic, write_json, writing
 from diffq.store.identity import Identity
+from diffq.store.locks import Busy
 from diffq.store.versions import versions
 
 Status = Literal["absent", "partial", "done"]
+_SCORE = {"name", "value", "low", "high", "n", "direction"}
 
 # POSIX record locks belong to a process: a second claim in the same process would be granted, and closing its file
 # would drop the first one's lock. So claims exclude each other here first; the process id makes a forked child, which
 # inherits this table but no lock, start empty.
 _held: dict[str, int] = {}
 _released = threading.Condition()
-
-
-class Busy(Exception):
-    """Somebody else is sampling this point."""
+_scores = threading.Lock()
 
 
 class Point:
@@ -67,71 +64,118 @@ class Point:
         with _released:
             if _held.get(os.path.realpath(self.folder)) == os.getpid():
                 return True
-            return _is_locked(self.folder / "lock")
+            return locks.is_taken(self.folder / "lock")
 
     def status(self, rows: int | None = None) -> Status:
-        """Whether the first `rows` rows (all that were asked for last, where None) are there and recorded as done."""
-        run, there = self.run(), self.samples_file.exists()
-        if there and run.get("status") == "done" and (rows is None or run.get("rows", 0) >= rows):
-            return "done"
-        return "partial" if there or run else "absent"
+        """Whether the first `rows` rows (all that were asked for last, where None) are there and recorded as done.
+
+        A file of another size than was recorded has been changed by something else: the point is partial again.
+        """
+        run, size = self.run(), self._size()
+        if size is not None and run.get("status") == "done" and run.get("bytes", size) == size:
+            return "done" if rows is None or run.get("rows", 0) >= rows else "partial"
+        return "absent" if size is None and not run else "partial"
+
+    def _size(self) -> int | None:
+        """Bytes of samples.jsonl; None where there is none."""
+        try:
+            return self.samples_file.stat().st_size
+        except FileNotFoundError:
+            return None
 
     def rows(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """The first `limit` rows (None: all), one at a time. UserError where a line that is not the last is broken."""
-        for number, (row, _) in enumerate(read_rows(self.samples_file)):
-            if limit is not None and number >= limit:
+        """The first `limit` rows (None: all), one at a time.
+
+        UserError where a line that is not the last is broken, or the last of a point that is done.
+        """
+        there = 0
+        for row, _ in read_rows(self.samples_file):
+            if limit is not None and there >= limit:
                 return
+            there += 1
             yield row
+        run = self.run()
+        if run.get("status") == "done" and there < run.get("rows", 0):
+            raise UserError(
+                f"{self.samples_file} holds {there} of the {run['rows']} rows that were sampled; the file was changed"
+                " by something else: delete the folder and the point is sampled again"
+            )
 
     def run(self) -> dict[str, Any]:
         """What `run.json` holds; empty where there is none."""
         return read_json(self.folder / "run.json") or {}
 
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """What `metrics.json` holds, by signature; empty where there is none."""
-        return read_json(self.folder / "metrics.json") or {}
+        """What `metrics.json` holds, by signature; empty where there is none.
+
+        An entry of another version, which lacks a field, counts as not there: scoring writes it anew.
+        """
+        held = read_json(self.folder / "metrics.json") or {}
+        return {name: score for name, score in held.items() if isinstance(score, dict) and score.keys() >= _SCORE}
 
     def config(self) -> dict[str, Any]:
-        """What `config.yaml` holds. UserError where the folder has none."""
+        """What `config.yaml` holds. UserError where the folder has none, or it is no mapping."""
         import yaml
 
         path = self.folder / "config.yaml"
+        mended = f"delete {self.folder / 'run.json'} and the point is sampled again"
         try:
             value = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{self.folder} is no point of the store: it has no config.yaml") from None
         except yaml.YAMLError as error:
-            raise UserError(
-                f"{path} is not YAML ({str(error).splitlines()[0]}); sampling the point writes it again"
-            ) from error
+            raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]}); put it back, or {mended}") from error
         if not isinstance(value, dict):
-            raise UserError(f"{path} must hold a mapping; sampling the point writes it again")
+            raise UserError(f"{path} must hold a mapping; put it back, or {mended}")
         return value
 
     def per_source(self, name: str = "per_source.npz") -> dict[str, Any]:
-        """Arrays of sources × statistics by signature, those that have been written with the scores."""
+        """Arrays of sources × statistics by signature, those that have been written with the scores.
+
+        UserError where the file is damaged.
+        """
+        import zipfile
+        import zlib
+
         import numpy as np
 
         path = self.folder / name
-        if not path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                names = held["signatures"].tolist()
+                return {name: held[f"s{i}"] for i, name in enumerate(names)}
+        except FileNotFoundError:
             return {}
-        with np.load(path, allow_pickle=False) as held:
-            names = held["signatures"].tolist()
-            return {name: held[f"s{i}"] for i, name in enumerate(names)}
+        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as error:
+            scores = path.with_name("metrics.json" if name == "per_source.npz" else f"{path.stem}.json")
+            raise UserError(
+                f"{path} is damaged; delete it and {scores.name} beside it, and scoring makes both again"
+            ) from error
 
     def write_metrics(
         self, metrics: Mapping[str, Mapping[str, Any]], per_source: Mapping[str, Any] | None = None
     ) -> dict[str, dict[str, Any]]:
         """Merges scores into the file by signature and returns all that it then holds.
 
-        Scores need no claim: each file is replaced whole. The statistics go first, so that a score whose statistics
-        are missing is never seen.
+        Scores need no claim, since the samples are not touched: each file is replaced whole, by one writer at a time.
+        The statistics go first, so that a score whose statistics are missing is never seen.
         """
-        if per_source:
-            self.write_statistics(self.per_source() | dict(per_source))
-        merged = self.metrics() | {signature: dict(score) for signature, score in metrics.items()}
-        write_json(self.folder / "metrics.json", merged)
+        with self._merging():
+            if per_source:
+                self.write_statistics(self.per_source() | dict(per_source))
+            merged = self.metrics() | {signature: dict(score) for signature, score in metrics.items()}
+            write_json(self.folder / "metrics.json", merged)
         return merged
+
+    @contextlib.contextmanager
+    def _merging(self) -> Iterator[None]:
+        """Holds other writers of scores off, in this process and others, for as long as two files take."""
+        with _scores:
+            handle = locks.take(self.folder / "metrics.lock", wait=True)
+            try:
+                yield
+            finally:
+                os.close(handle)
 
     def write_statistics(self, arrays: Mapping[str, Any], name: str = "per_source.npz") -> None:
         """Writes arrays by signature; `per_source` reads them."""
@@ -175,7 +219,7 @@ class Claim:
                 _released.wait()
             _held[self._name] = os.getpid()
         try:
-            self._lock = _lock_file(self.point.folder, wait)
+            self._lock = locks.take(self.point.folder / "lock", wait)
         except BaseException:
             self._forget()
             raise
@@ -195,10 +239,12 @@ class Claim:
             self._lock = None
             self._forget()
 
-    def resume(self, plan: Sequence[int]) -> int:
+    def resume(self, plan: Sequence[int], recorded: int | None = None) -> int:
         """How many batches of the plan (sizes in rows) are whole on disk, after cutting the file back to their end.
 
-        The plan is a function of the point, so a half-done batch is redone and gives the bytes it would have given.
+        recorded: how many rows the counts in `run.json` are of. A batch that was written and not recorded is redone
+        like a half-done one, or its cost would be missing for good; where recorded rows are gone, all are redone.
+        The plan is a function of the point, so a batch that is redone gives the bytes it would have given.
         Rows beyond the plan (more samples were asked for earlier) are kept. UserError where a line that is not the
         last is broken or is not the row that belongs there.
         """
@@ -212,13 +258,15 @@ class Claim:
                 )
             ends.append(end)
         there, done, boundary = len(ends) - 1, 0, 0
+        if recorded is not None:  # counts of rows that are gone cannot be taken back: then all is done anew
+            there = recorded if recorded <= there else 0
         for size in plan:
             if boundary + size > there:
                 break
             boundary, done = boundary + size, done + 1
         keep = boundary if done < len(plan) else there
         if path.exists() and path.stat().st_size != ends[keep]:
-            with open(path, "r+b") as file:
+            with writing(path), open(path, "r+b") as file:
                 file.truncate(ends[keep])
                 os.fsync(file.fileno())
         self._rows = keep
@@ -235,13 +283,15 @@ class Claim:
                 raise ValueError(f"row {row['row']} cannot stand on line {number + 1}")
         if self._samples is None:
             new = not self.point.samples_file.exists()
-            self._samples = os.open(self.point.samples_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            with writing(self.point.samples_file):
+                self._samples = os.open(self.point.samples_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             if new:
-                sync_folder(self.point.folder)
+                make_durable(self.point.folder)
         data = b"".join(encode_row(row) for row in rows)
-        while data:  # a write is cut short by a full disk or a signal; then the next one says which
-            data = data[os.write(self._samples, data) :]
-        os.fsync(self._samples)
+        with writing(self.point.samples_file):
+            while data:  # a write is cut short by a full disk or a signal; then the next one says which
+                data = data[os.write(self._samples, data) :]
+            os.fsync(self._samples)
         self._rows += len(rows)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -268,51 +318,6 @@ class Claim:
         identity = self.point.identity.describe() if self.point.identity else {}
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
         name = "finished" if status == "done" else "updated"
-        body = {"status": status, "rows": self._rows} | identity | dict(run) | {"versions": versions(), name: stamp}
+        body = {"status": status, "rows": self._rows, "bytes": self.point._size() or 0} | identity | dict(run)
+        body |= {"versions": versions(), name: stamp}
         write_json(self.point.folder / "run.json", body, sync)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether another process holds the record lock of a file. This one must not: closing the file would drop it."""
-    # struct flock: on Linux type, whence, start, length, process; on macOS and the BSDs start, length, process, type…
-    linux = sys.platform == "linux"
-    layout, at = ("@hhqqi0q", 0) if linux else ("@qqihh", 3)
-    wanted = (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0) if linux else (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET)
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        found = fcntl.fcntl(handle, fcntl.F_GETLK, struct.pack(layout, *wanted))
-    except OSError:
-        return False  # a file system without locks: sampling will say so
-    finally:
-        os.close(handle)
-    return bool(struct.unpack(layout, found)[at] != fcntl.F_UNLCK)
-
-
-def _lock_file(folder: Path, wait: bool) -> int:
-    """An open, locked handle of the folder's `lock`; the folder is made where it is missing."""
-    path = folder / "lock"
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:
-            continue
-        kept = False
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # The folder may have been deleted between opening and locking: then this lock guards nothing.
-            kept = path.exists() and os.fstat(handle).st_ino == path.stat().st_ino
-            if kept:
-                return handle
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise Busy(f"{folder} is being sampled by another process") from None
-            raise UserError(
-                f"{path} cannot be locked ({error.strerror}); put outputs= on a file system with POSIX locks"
-            ) from error
-        finally:
-            if not kept:
-                os.close(handle)

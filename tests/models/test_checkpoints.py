@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -137,7 +138,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     path = tmp_path / "a.safetensors"
     checkpoints.write_tensors(path, {"x": torch.ones(2)})
-    monkeypatch.setattr(checkpoints.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="disk full"):
         checkpoints.write_tensors(path, {"x": torch.zeros(2)})
     assert torch.equal(checkpoints.read_tensors(path)["x"], torch.ones(2))

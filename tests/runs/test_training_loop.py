@@ -295,12 +295,22 @@ def test_validation_changes_nothing_and_is_logged(tmp_path):
     assert len([r for r in rows(tmp_path / "often") if "validation_loss" in r]) == 6
 
 
-def test_a_damaged_state_is_named(tmp_path):
-    toy.train(toy.job(tmp_path, max_steps=8, schedule="constant"))
-    place = tmp_path / "state" / "step-8" / "optimizer.safetensors"
-    place.write_bytes(place.read_bytes()[:-10])
-    with pytest.raises(UserError, match=r"optimizer.safetensors is damaged"):
-        toy.train(toy.job(tmp_path, schedule="constant"))
+def test_an_older_state_stands_in_for_a_damaged_one(tmp_path, capsys):
+    toy.train(toy.job(tmp_path / "whole", schedule="constant"))
+    folder = tmp_path / "cut"
+    toy.train(toy.job(folder, max_steps=8, schedule="constant"))
+    for name in ("optimizer.safetensors", "state.json"):
+        place = folder / "state" / "step-8" / name
+        place.write_bytes(place.read_bytes()[:-10])
+    toy.train(toy.job(folder, schedule="constant"))
+    told = capsys.readouterr().err
+    assert "step-8/state.json is not JSON" in told
+    assert "step-4 is gone on from" in told
+    assert losses(folder) == losses(tmp_path / "whole")
+    for place in (folder / "state").glob("step-*"):
+        (place / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"weights\.safetensors is not there.*no older state; delete .*state and the"):
+        toy.train(toy.job(folder, max_steps=20, schedule="constant"))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):

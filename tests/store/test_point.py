@@ -110,6 +110,33 @@ def test_more_samples_append_and_change_nothing(tmp_path):
     assert len(list(point.rows(limit=5))) == 5
 
 
+def test_rows_whose_cost_is_not_recorded_are_done_again(tmp_path):
+    """And where rows are gone whose cost is, all of them are: it cannot be taken apart."""
+    point = Point(tmp_path / "p")
+    write(point)
+    whole = point.samples_file.read_bytes()
+    ends = [len(b"".join(whole.splitlines(keepends=True)[:n])) for n in range(9)]
+    for there, recorded, done, left in ((8, 8, 4, 8), (8, 6, 3, 6), (6, 8, 0, 0), (7, 5, 2, 5), (8, 0, 0, 0)):
+        point.samples_file.write_bytes(whole[: ends[there]])
+        with point.claim() as claim:
+            assert claim.resume(PLAN, recorded) == done
+        assert point.samples_file.read_bytes() == whole[: ends[left]]
+
+
+def test_a_file_that_has_changed_is_not_done(tmp_path):
+    point = Point(tmp_path / "p")
+    write(point)
+    whole = point.samples_file.read_bytes()
+    for changed in (whole[:-5], whole + b"{", b""):
+        point.samples_file.write_bytes(changed)
+        assert point.status() == point.status(8) == "partial"
+    point.samples_file.write_bytes(whole)
+    assert point.status(8) == "done"
+    point.samples_file.write_bytes(whole[:-5] + b"xxxx\n")
+    with pytest.raises(UserError, match=r"holds 7 of the 8 rows that were sampled; .* delete the folder"):
+        list(point.rows())
+
+
 def test_status(tmp_path):
     point = Point(tmp_path / "p")
     assert point.status() == "absent"
@@ -253,13 +280,50 @@ def test_scores_merge_by_signature(tmp_path):
     import numpy as np
 
     point = Point(tmp_path / "p")
-    a, b = {"name": "a", "value": 1.0}, {"name": "b", "value": 2.0}
+    rest = {"low": None, "high": None, "n": 3, "direction": "higher"}
+    a, b = {"name": "a", "value": 1.0} | rest, {"name": "b", "value": 2.0} | rest
     point.write_metrics({"a|v:1": a}, {"a|v:1": np.arange(6).reshape(3, 2)})
     point.write_metrics({"b|v:1": b})
     merged = point.write_metrics({"a|v:1": a | {"value": 3.0}}, {"c": np.ones((1, 1))})
     assert merged == point.metrics() == {"a|v:1": a | {"value": 3.0}, "b|v:1": b}
     assert point.per_source()["a|v:1"].tolist() == [[0, 1], [2, 3], [4, 5]]
     assert set(point.per_source()) == {"a|v:1", "c"}
+
+
+def score(folders: list, name: str) -> None:
+    import numpy as np
+
+    for folder in folders:
+        entry = {"name": name, "value": 1.0, "low": None, "high": None, "n": 3, "direction": "higher"}
+        Point(folder).write_metrics({f"{name}|v:1": entry}, {f"{name}|v:1": np.ones((3, 2))})
+
+
+def test_scores_of_many_processes_are_all_kept(tmp_path):
+    folders = [tmp_path / f"p{number}" for number in range(8)]
+    fork = multiprocessing.get_context("fork")
+    names = [f"metric{number}" for number in range(6)]
+    writers = [fork.Process(target=score, args=(folders[n:] + folders[:n], name)) for n, name in enumerate(names)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    for folder in folders:
+        assert set(Point(folder).metrics()) == set(Point(folder).per_source()) == {f"{name}|v:1" for name in names}
+
+
+def test_an_entry_of_another_version_is_not_there(tmp_path):
+    point = Point(tmp_path / "p")
+    score([point.folder], "a")
+    held = json.loads((point.folder / "metrics.json").read_text())
+    old = {"b|v:1": {"name": "b", "value": 2.0}, "c|v:1": 3, "d|v:1": {"mean": 1}}
+    (point.folder / "metrics.json").write_text(json.dumps(held | old))
+    assert set(point.metrics()) == {"a|v:1"}
+    score([point.folder], "b")
+    assert set(json.loads((point.folder / "metrics.json").read_text())) == {"a|v:1", "b|v:1"}
+    (point.folder / "per_source.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match=r"per_source\.npz is damaged; delete it and metrics\.json beside it"):
+        point.per_source()
 
 
 def test_a_config_is_written_and_a_missing_one_is_said(tmp_path):

@@ -6,7 +6,6 @@ Knows no tensors.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from diffq.errors import UserError
-from diffq.store.files import encode_row, read_rows, write_atomic, write_json
+from diffq.store import locks
+from diffq.store.files import encode_row, read_rows, remove, write_atomic, write_json, writing
+from diffq.store.locks import Busy
 
 LOG = "train.jsonl"
 RUN = "run.json"
@@ -26,18 +27,17 @@ def claimed(folder: Path) -> Iterator[None]:
 
     A training that failed before it wrote anything leaves no folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a", encoding="utf-8") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder} is being trained by another process; wait for it or stop it") from error
-        try:
-            yield
-        finally:
-            if [path.name for path in folder.iterdir()] == ["lock"]:
-                (folder / "lock").unlink()
-                folder.rmdir()
+    try:
+        handle = locks.take(folder / "lock")
+    except Busy as error:
+        raise UserError(f"{folder} is being trained by another process; wait for it or stop it") from error
+    try:
+        yield
+    finally:
+        if [path.name for path in folder.iterdir()] == ["lock"]:
+            (folder / "lock").unlink()
+            folder.rmdir()
+        os.close(handle)
 
 
 class Journal:
@@ -67,8 +67,9 @@ class Journal:
 
     def row(self, values: Mapping[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(encode_row(finite(values)))
-            self._file.flush()
+            with writing(self.folder / LOG):
+                self._file.write(encode_row(finite(values)))
+                self._file.flush()
 
     def run(self, values: Mapping[str, Any]) -> None:
         if self.writes:
@@ -81,7 +82,6 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files of a process that was killed while it wrote."""
-    for path in folder.glob(".*.tmp"):
-        if path.is_file():
-            os.unlink(path)
+    """Deletes what a process that was killed was writing; the folder must be claimed."""
+    for path in [*folder.glob(".*.tmp"), *folder.glob("state/.*.tmp"), *folder.glob("tokenizer/.*.tmp")]:
+        remove(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -310,10 +311,14 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        place = state.newest(self.job.folder / "state")
-        if place is None:
+        held, damaged = state.read_newest(self.job.folder / "state", averaged=self.average is not None)
+        if held is None:
             return
-        head = state.restore(place, self.trained, self.rank, self.device)
+        head = state.restore(held, self.trained, self.rank, self.device)
+        self.accelerator.wait_for_everyone()  # all have read; what nobody can read would hide the states to come
+        if self.rank == 0 and damaged:
+            print("\n".join(f"diffq: {line}: {held.place.name} is gone on from" for line in damaged), file=sys.stderr)
+            state.remove_after(held)
         self.done, self.before = head["step"], head["seconds"]
         self.loss, self.validation_loss = head["loss"], head["validation_loss"]
 

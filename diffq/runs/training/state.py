@@ -2,14 +2,12 @@
 
 A state is a folder `step-N` with the raw weights, AdamW's moments, the averaged weights and each process' generator
 states as safetensors, and counters as JSON. It is written beside its place, made durable and renamed, so that a state
-is there whole or not at all.
+is there whole or not at all; one that was damaged afterwards is passed over for an older one.
 Knows nothing of the loop.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from diffq.errors import UserError
 from diffq.models.base import TrainableModel
 from diffq.models.checkpoints import load_tensors, read_tensors, tensors_of, write_tensors
 from diffq.runs.training.optimise import Average, named_parameters
-from diffq.store.files import read_json, sync_folder, write_json
+from diffq.store.files import read_json, remove, replacing, write_json
 
 
 @dataclass
@@ -50,23 +48,19 @@ def save(states: Path, keep: int, trained: Trained, generators: list[dict[str, T
     place = states / f"step-{head['step']}"
     if place.exists():  # gone on from and stopped before the next step: the same state
         return place
-    temporary = states / f".{place.name}.tmp"
-    _remove(temporary)
-    temporary.mkdir(parents=True)
-    write_tensors(temporary / "weights.safetensors", tensors_of(trained.model))
-    write_tensors(temporary / "optimizer.safetensors", _moments(trained))
-    if trained.average is not None:
-        write_tensors(temporary / "average.safetensors", trained.average.values)
-    named = {f"{rank}.{name}": value for rank, held in enumerate(generators) for name, value in held.items()}
-    write_tensors(temporary / "generators.safetensors", named)
-    scaler = None if trained.scaler is None else trained.scaler.state_dict()
-    updates = 0 if trained.average is None else trained.average.updates
-    write_json(temporary / "state.json", head | {"average_updates": updates, "scaler": scaler})
-    sync_folder(temporary)
-    os.replace(temporary, place)
-    sync_folder(states)
+    with replacing(place) as temporary:
+        temporary.mkdir()
+        write_tensors(temporary / "weights.safetensors", tensors_of(trained.model))
+        write_tensors(temporary / "optimizer.safetensors", _moments(trained))
+        if trained.average is not None:
+            write_tensors(temporary / "average.safetensors", trained.average.values)
+        named = {f"{rank}.{name}": value for rank, held in enumerate(generators) for name, value in held.items()}
+        write_tensors(temporary / "generators.safetensors", named)
+        scaler = None if trained.scaler is None else trained.scaler.state_dict()
+        updates = 0 if trained.average is None else trained.average.updates
+        write_json(temporary / "state.json", head | {"average_updates": updates, "scaler": scaler})
     for old in sorted(_all(states), key=_step)[:-keep]:
-        _remove(old)
+        remove(old)
     return place
 
 
@@ -75,18 +69,56 @@ def newest(states: Path) -> Path | None:
     return max(_all(states), key=_step, default=None)
 
 
-def restore(place: Path, trained: Trained, rank: int, device: torch.device) -> dict[str, Any]:
+@dataclass(frozen=True)
+class State:
+    """A state as it was read: `head` is state.json, `tensors` the other files by their stems."""
+
+    place: Path
+    head: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+
+
+def read_newest(states: Path, averaged: bool) -> tuple[State | None, list[str]]:
+    """The state with the most steps that can be read whole, and a line for each later one, which cannot.
+
+    None where there is no state. UserError where there are some and none of them can be read.
+    """
+    damaged: list[str] = []
+    for place in sorted(_all(states), key=_step, reverse=True):
+        try:
+            return _read(place, averaged), damaged
+        except UserError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise UserError(f"{damaged[0]}, and there is no older state; delete {states} and the training begins anew")
+    return None, []
+
+
+def _read(place: Path, averaged: bool) -> State:
+    head = read_json(place / "state.json")
+    if head is None or not {"step", "seconds", "loss", "validation_loss", "average_updates", "scaler"} <= head.keys():
+        raise UserError(f"{place / 'state.json'} is missing or not whole")
+    stems = ("weights", "optimizer", "generators", *(["average"] if averaged else []))
+    return State(place, head, {stem: read_tensors(place / f"{stem}.safetensors") for stem in stems})
+
+
+def remove_after(state: State) -> None:
+    """Deletes the states with more steps than this one: they could not be read, and their steps are done again."""
+    for place in _all(state.place.parent):
+        if _step(place) > _step(state.place):
+            remove(place)
+
+
+def restore(state: State, trained: Trained, rank: int, device: torch.device) -> dict[str, Any]:
     """Puts a state back and returns its head, with `exact`: whether this process had a generator state in it.
 
-    Raises UserError where the state is damaged or belongs to another model.
+    Raises UserError where the state belongs to another model.
     """
-    head = read_json(place / "state.json")
-    if head is None:
-        raise UserError(f"{place} has no state.json; delete this folder and the training goes on from an older one")
-    load_tensors(trained.model, read_tensors(place / "weights.safetensors"), place / "weights.safetensors")
-    _restore_moments(trained, read_tensors(place / "optimizer.safetensors"), place)
+    place, head, tensors = state.place, dict(state.head), state.tensors
+    load_tensors(trained.model, tensors["weights"], place / "weights.safetensors")
+    _restore_moments(trained, tensors["optimizer"], place)
     if trained.average is not None:
-        values = read_tensors(place / "average.safetensors")
+        values = tensors["average"]
         if values.keys() != trained.average.values.keys():
             raise UserError(f"{place / 'average.safetensors'} belongs to another model; delete {place}")
         for name, value in trained.average.values.items():
@@ -94,7 +126,7 @@ def restore(place: Path, trained: Trained, rank: int, device: torch.device) -> d
         trained.average.updates = head["average_updates"]
     if trained.scaler is not None and head["scaler"]:
         trained.scaler.load_state_dict(head["scaler"])
-    generators = read_tensors(place / "generators.safetensors")
+    generators = tensors["generators"]
     head["exact"] = f"{rank}.cpu" in generators
     if head["exact"]:
         torch.set_rng_state(generators[f"{rank}.cpu"])
@@ -134,8 +166,3 @@ def _all(states: Path) -> list[Path]:
 
 def _step(place: Path) -> int:
     return int(place.name.removeprefix("step-"))
-
-
-def _remove(place: Path) -> None:
-    if place.exists():
-        shutil.rmtree(place)
