@@ -123,6 +123,8 @@ class Launched:
             log = str(self.log) if self.local else ""
             job = _Job(tuple(map(tuple, chunks)), self._config_dirs, os.getcwd(), os.getpid(), log)
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=job, config=config)
+            if hasattr(launcher, "joblib"):  # before it is given its job a worker would outlive us, and wait for ever
+                launcher.joblib = dict(launcher.joblib) | {"initializer": die_with_parent, "initargs": (os.getpid(),)}
             returned = launcher.launch([[] for _ in chunks], initial_job_idx=0)
         results = []
         for chunk, made in zip(chunks, returned, strict=True):
