@@ -207,7 +207,8 @@ def test_ls_runs_shows_points_and_trainings(tmp_path: Path, capsys: pytest.Captu
         folder.mkdir(parents=True)
     run = {"key": "k", "status": "done", "sampler": "cfg", "dials": {"scale": 2.0, "steps": 30}, "changed": ["scale"]}
     (point / "run.json").write_text(json.dumps(run | {"samples": 3, "sources": 10}))
-    (point / "metrics.json").write_text(json.dumps({"bleu|s:3": {"name": "bleu", "value": 12.345}}))
+    score = {"name": "bleu", "value": 12.345, "low": 11.0, "high": 13.0, "n": 10, "direction": "higher"}
+    (point / "metrics.json").write_text(json.dumps({"bleu|s:3": score}))
     (training / "run.json").write_text(json.dumps({"status": "done", "step": 40, "dataset": "qqp"}))
     assert main(["ls", "runs", f"outputs={tmp_path}", "--json"]) == 0
     rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)}

@@ -154,7 +154,10 @@ def from_mapping(values: Mapping[str, Any], *, config_dirs: Sequence[Path] = ())
     plugins.load(values.get("plugins") or (), config_dirs)
     root = {f.name for f in dataclasses.fields(RootSettings)}
     suite = dict(_section(values, "metric", required=False))
-    members = tuple(_member(METRICS, m, f"metric.metrics[{i}]") for i, m in enumerate(suite.pop("metrics", ())))
+    listed = suite.pop("metrics", ())
+    if not isinstance(listed, list | tuple):
+        raise UserError(f"metric.metrics={listed!r} must be a list of metrics")
+    members = tuple(_member(METRICS, m, f"metric.metrics[{i}]") for i, m in enumerate(listed))
     unknown_keys = set(values) - {f.name for f in dataclasses.fields(Config)}
     if unknown_keys:
         raise UserError(f"a stored configuration has no key '{min(unknown_keys)}'; it was written by another version")
@@ -196,6 +199,8 @@ def _section(values: Mapping[str, Any], name: str, required: bool = True) -> Map
 
 
 def _member(registry: Any, values: Mapping[str, Any], where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}={values!r} must be a mapping")
     plain = dict(values)
     kind = plain.pop("kind", None)
     if kind is None:

@@ -6,16 +6,16 @@ its spelling. Knows no metric.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, from_mapping
 from diffq.errors import UserError
 from diffq.metrics.base import Answers
-from diffq.settings import key_fields
+from diffq.settings import as_mapping, key_fields
 from diffq.store import Point, Store
-from diffq.store.identity import digest, digest_sources
+from diffq.store.identity import digest, digest_sources, show_value
 
 if TYPE_CHECKING:
     from diffq.data.tokenizers import Tokenizer
@@ -35,8 +35,21 @@ class Judges:
         self._judged: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}
 
     def config(self, point: Point) -> Config:
-        """The configuration that the point was sampled with."""
-        return from_mapping(point.config(), config_dirs=self.config_dirs)
+        """The configuration that the point was sampled with.
+
+        UserError where its file is broken, or says something else than what the samples were made with.
+        """
+        held, run = point.config(), point.run()
+        mended = f"put it back, or delete {point.folder / 'run.json'} and the point is sampled again"
+        try:
+            config = from_mapping(held, config_dirs=self.config_dirs)
+        except UserError as error:
+            raise UserError(f"{point.folder / 'config.yaml'}: {error}; {mended}") from error
+        for name, said, made in _contradictions(config, run):
+            raise UserError(
+                f"{point.folder / 'config.yaml'} says {name}={said}, and the samples were made with {made}; {mended}"
+            )
+        return config
 
     def answers(self, point: Point, samples: int = 0) -> Answers:
         """The first `samples` samples of every source of a finished point (0: all), beside what they are judged by.
@@ -47,7 +60,8 @@ class Judges:
         run = point.run()
         texts = _texts(point, samples or int(run.get("samples") or 0))
         sources, references, truth = self._judge(config, tuple(texts), str(run.get("sources_digest", "")))
-        whole = len(next(iter(texts.values()))) == run.get("samples")
+        count = len(next(iter(texts.values())))  # costs are of all rows that there are, and belong to no part of them
+        whole = count == run.get("samples") and run.get("rows", count * len(texts)) == count * len(texts)
         cost = {name: float(run[name]) for name in COSTS if whole and run.get(name) is not None}
         return Answers(sources, references, tuple(map(tuple, texts.values())), truth, cost)
 
@@ -114,6 +128,17 @@ class Judges:
 
                 self._tokenizers[folder] = load(folder).tokenizer
         return self._tokenizers[folder]
+
+
+def _contradictions(config: Config, run: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What determines samples and is another in config.yaml than run.json has recorded: name, the one, the other."""
+    dials = as_mapping(config.sampler.canonical())
+    said: dict[str, Any] = {"sampler": dials.pop("kind", ""), "seed": config.seed, "dtype": config.dtype}
+    said |= {"dataset": config.choices.dataset or run.get("dataset")}
+    made = {name: run[name] for name in said if name in run} | dict(run.get("dials", {}))
+    for name, value in (said | dials).items():
+        if name in made and show_value(value) != show_value(made[name]):
+            yield name, show_value(value), show_value(made[name])
 
 
 def _spell(tokenizer: Tokenizer, held: dict[str, str], texts: Sequence[str]) -> None:

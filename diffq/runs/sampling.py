@@ -63,7 +63,7 @@ def sample_point(
         earlier = point.run()
         batch_tokens = earlier.get("batch_tokens") or bench.batch_tokens(config)
         batches = bench.plan(config, batch_tokens)
-        done = claim.resume([len(b.rows) for b in batches])
+        done = claim.resume([len(b.rows) for b in batches], recorded=earlier.get("rows", 0))
         claim.write_config(as_mapping(dataclasses.replace(config, batch_tokens=batch_tokens)))
         spent = {name: earlier.get(name, 0) for name in _COUNTS} if done else dict.fromkeys(_COUNTS, 0)
         about = {
@@ -75,7 +75,7 @@ def sample_point(
         }
         claim.record(spent | about)
         _sample_batches(config, bench, claim, batches[done:], spent, about, on_progress, on_step)
-        claim.finish(spent | about | {"peak_memory_bytes": peak_memory(bench.device), "rows": total})
+        claim.finish(spent | about | {"peak_memory_bytes": peak_memory(bench.device)})
     return point
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffq.errors import UserError
-from diffq.store import Point, Store, SweepFolder
+from diffq.store import PlanRow, Point, Store, SweepFolder
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def select(store: Store, runs: Sequence[Path]) -> Selection:
             rows = SweepFolder(folder).read()
             metrics += [row.metric for row in rows if row.metric]
             home = _home(folder, store)
-            chosen += [Chosen(Point(home.outputs / row.folder), row.sampler, row.samples) for row in rows]
+            chosen += [_planned(home, row, folder) for row in rows]
         elif (folder / "run.json").exists() or (folder / "config.yaml").exists():
             chosen.append(Chosen(Point(folder)))
         elif below := sorted(folder.glob("**/run.json")) if folder.is_dir() else []:
@@ -75,6 +75,17 @@ def select(store: Store, runs: Sequence[Path]) -> Selection:
             )
     single = sweeps[0] if len(sweeps) == 1 and len(runs) == 1 else None
     return Selection(_home(single, store) if single else store, tuple(chosen), single, metrics[0] if metrics else "")
+
+
+def _planned(home: Store, row: PlanRow, sweep: Path) -> Chosen:
+    """A point of a plan. UserError where another one lies in the folder that the plan says."""
+    point = Point(home.outputs / row.folder)
+    if (key := point.run().get("key", row.key)) != row.key:
+        raise UserError(
+            f"{sweep / 'plan.jsonl'} means the point {row.key[:12]}, and in {point.folder} lies {key[:12]}; sweep"
+            " again, and the plan is written anew"
+        )
+    return Chosen(point, row.sampler, row.samples)
 
 
 def _home(sweep: Path, store: Store) -> Store:

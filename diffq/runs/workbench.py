@@ -24,7 +24,7 @@ from diffq.data.lengths import LengthFit, LengthModel
 from diffq.data.task import Corpus, Example
 from diffq.diffusion.contracts import Canvas, row_id
 from diffq.errors import UserError
-from diffq.models.checkpoints import Described, Loaded, load, read_yaml
+from diffq.models.checkpoints import Described, Loaded, load, read_config
 from diffq.models.guidediffuseq import is_published, published_settings
 from diffq.rng import Rng
 from diffq.settings import as_mapping, key_fields, typed
@@ -208,7 +208,7 @@ def to_train(config: Config) -> Config:
 
 
 def _trained(config: Config, folder: Path) -> Config:
-    trained = read_yaml(folder / "config.yaml")
+    trained = read_config(folder)
     settings = {name: value for name, value in trained["model"].items() if name != "kind"}
     return dataclasses.replace(
         config,
@@ -226,7 +226,7 @@ def _fitting_training(config: Config, store: Store) -> tuple[Path | None, str]:
     """
     against: dict[str, None] = {}
     for folder in trainings(store, config.choices.dataset, config.choices.model):
-        wrong = _contradicted(config, read_yaml(folder / "config.yaml"))
+        wrong = _contradicted(config, read_config(folder))
         if not wrong:
             return folder, ""
         against |= dict.fromkeys(wrong)

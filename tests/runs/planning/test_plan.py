@@ -106,7 +106,7 @@ def test_what_was_cut_off_and_what_is_busy(outputs: Path, plan: Any) -> None:
     lines = (cut / "samples.jsonl").read_bytes().splitlines(keepends=True)
     (cut / "samples.jsonl").write_bytes(b"".join(lines[:15]) + lines[15][:9])
     for folder in (cut, busy):
-        run = json.loads((folder / "run.json").read_text()) | {"status": "partial"}
+        run = json.loads((folder / "run.json").read_text()) | {"status": "partial", "rows": 12}
         (folder / "run.json").write_text(json.dumps(run))
     code = (
         f"import sys; from pathlib import Path; from diffq.store import Point; c = Point(Path({str(busy)!r})).claim()"

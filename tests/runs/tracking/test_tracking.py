@@ -141,7 +141,8 @@ def test_points_and_sweeps_are_logged_offline_and_once(outputs):
     folders = set((outputs / "wandb").glob("offline-run-*"))
     log()
     assert set((outputs / "wandb").glob("offline-run-*")) == folders  # nothing new
-    write_json(point_of(outputs) / "metrics.json", SCORES | {"x|v:1": {"name": "x", "value": 1.0}})
+    more = {"name": "x", "value": 1.0, "low": None, "high": None, "n": 1, "direction": "higher"}
+    write_json(point_of(outputs) / "metrics.json", SCORES | {"x|v:1": more})
     log()
     assert runs_of(outputs) == first  # the point's run was written anew and stands there once
     assert set((outputs / "wandb").glob("offline-run-*")) != folders
