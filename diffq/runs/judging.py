@@ -60,9 +60,8 @@ class Judges:
         run = point.run()
         texts = _texts(point, samples or int(run.get("samples") or 0))
         sources, references, truth = self._judge(config, tuple(texts), str(run.get("sources_digest", "")))
-        count = len(next(iter(texts.values())))  # costs are of all rows that there are, and belong to no part of them
-        whole = count == run.get("samples") and run.get("rows", count * len(texts)) == count * len(texts)
-        cost = {name: float(run[name]) for name in COSTS if whole and run.get(name) is not None}
+        paid = _paid(run, len(next(iter(texts.values()))), len(texts))
+        cost = {name: float(paid[name]) for name in COSTS if paid.get(name) is not None}
         return Answers(sources, references, tuple(map(tuple, texts.values())), truth, cost)
 
     def _judge(self, config: Config, indices: tuple[int, ...], stamp: str) -> tuple[Any, Any, Any]:
@@ -128,6 +127,14 @@ class Judges:
 
                 self._tokenizers[folder] = load(folder).tokenizer
         return self._tokenizers[folder]
+
+
+def _paid(run: Mapping[str, Any], samples: int, sources: int) -> Mapping[str, Any]:
+    """Where the cost of the first `samples` samples of every source stands in a run; empty where it was not kept."""
+    if run.get("status") == "done" and run.get("rows", samples * sources) == samples * sources:
+        return run
+    mark: Mapping[str, Any] = run.get("by_samples", {}).get(str(samples), {})
+    return mark
 
 
 def _contradictions(config: Config, run: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

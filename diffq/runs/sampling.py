@@ -10,7 +10,7 @@ import dataclasses
 import re
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,23 @@ def sample_point(
             "device": device_name(bench.device),
             "checkpoint_folder": str(config.checkpoint),
         }
+        about["by_samples"] = _kept_marks(earlier, sum(len(b.rows) for b in batches[:done]))
         claim.record(spent | about)
         _sample_batches(config, bench, claim, batches[done:], spent, about, on_progress, on_step)
         claim.finish(spent | about | {"peak_memory_bytes": peak_memory(bench.device)})
     return point
+
+
+def _kept_marks(earlier: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """What the first sample of every source cost, what the first two did, …: of those whose rows are still there.
+
+    So the first samples of a point that was extended, or is being extended, keep their own cost.
+    """
+    marks = dict(earlier.get("by_samples", {}))
+    if earlier.get("status") == "done" and "bytes" in earlier:
+        about = {name: earlier.get(name, 0) for name in _COUNTS}
+        marks.setdefault(str(earlier["samples"]), {"rows": earlier["rows"], "bytes": earlier["bytes"]} | about)
+    return {samples: mark for samples, mark in marks.items() if mark["rows"] <= rows}
 
 
 def _sample_batches(
@@ -104,6 +117,8 @@ def _sample_batches(
         spent["positions_projected"] += meter.positions_projected
         spent["tokens"] += sum(len(row["ids"]) for row in rows)
         claim.append(rows)
+        if batch.first + len(rows) == (batch.rows[0].sample + 1) * len(bench.examples):  # a sample of every source more
+            about["by_samples"][str(batch.rows[0].sample + 1)] = claim.place | spent
         claim.record(spent | about)
         if on_progress is not None:
             on_progress(Progress(batch.first + len(rows), total, spent["seconds"]))

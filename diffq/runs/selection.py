@@ -19,6 +19,12 @@ class Chosen:
     sampler: str = ""
     samples: int = 0
 
+    @property
+    def done(self) -> bool:
+        """Whether so many samples are there; more may be in the making."""
+        sources = self.point.run().get("sources", 0)
+        return self.point.status(self.samples * sources or None) == "done"
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -40,7 +46,7 @@ class Selection:
 
     def finished(self) -> tuple[Selection, int]:
         """The selection without the points that are not sampled to the end, and how many those are."""
-        done = tuple(c for c in self.chosen if c.point.status() == "done")
+        done = tuple(c for c in self.chosen if c.done)
         return dataclasses.replace(self, chosen=done), len(self.chosen) - len(done)
 
 

@@ -69,9 +69,13 @@ class Point:
     def status(self, rows: int | None = None) -> Status:
         """Whether the first `rows` rows (all that were asked for last, where None) are there and recorded as done.
 
-        A file of another size than was recorded has been changed by something else: the point is partial again.
+        A point that is being extended by more samples keeps those that it had: they are done all the while. A file of
+        another size than was recorded has been changed by something else: the point is partial again.
         """
         run, size = self.run(), self._size()
+        if size is not None and rows is not None and run.get("status") == "partial":
+            marks = run.get("by_samples", {}).values()
+            return "done" if any(m["rows"] >= rows and m["bytes"] <= size for m in marks) else "partial"
         if size is not None and run.get("status") == "done" and run.get("bytes", size) == size:
             return "done" if rows is None or run.get("rows", 0) >= rows else "partial"
         return "absent" if size is None and not run else "partial"
@@ -271,6 +275,11 @@ class Claim:
                 os.fsync(file.fileno())
         self._rows = keep
         return done
+
+    @property
+    def place(self) -> dict[str, int]:
+        """Rows and bytes up to the end of what has been appended."""
+        return {"rows": self._rows, "bytes": self.point._size() or 0}
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds the rows of one batch with one write and one fsync; after it they survive a crash.

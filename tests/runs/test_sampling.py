@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from trained import command, copy_of, samples, sweep
 
 from diffq.cli import main
+from diffq.store.point import Claim, Point
 
 GRID = ("sampler=cfg", "scale=1,2", "steps=4")
 
@@ -52,6 +53,41 @@ def test_more_samples_append_rows(outputs: Path) -> None:
     after = samples(outputs)
     assert before.keys() == after.keys()
     assert all(after[name].startswith(text) and len(after[name]) > len(text) for name, text in before.items())
+
+
+def test_an_extension_that_is_cut_off_takes_nothing_away(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first samples stay done, with the cost that they had; in the end the cost is that of one that was not cut."""
+    words = ("sampler=cfg", "scale=2", "steps=4", "batch_tokens=64")
+    assert sweep(outputs, *words) == 0
+    (run,) = outputs.glob("points/**/run.json")
+    (cost,) = [json.loads(p.read_text()) for p in outputs.glob("points/**/metrics.json")]
+    before, rows = json.loads(run.read_text()), samples(outputs)
+    append, calls = Claim.append, []
+
+    def then_fail(claim: Claim, rows: list) -> None:
+        append(claim, rows)
+        calls.append(rows)
+        if len(calls) == 5:
+            raise RuntimeError("cut off")
+
+    monkeypatch.setattr(Claim, "append", then_fail)
+    assert sweep(outputs, *words, "num_samples=6") == 1
+    monkeypatch.undo()
+    point = Point(run.parent)
+    assert (point.status(24), point.status()) == ("done", "partial")
+    (point.folder / "metrics.json").unlink()
+    assert sweep(outputs, *words) == 0  # the first samples are asked for again: nothing is sampled
+    assert point.status() == "partial"
+    assert json.loads((point.folder / "metrics.json").read_text()) == cost
+    assert sweep(outputs, *words, "num_samples=6") == 0
+    after = json.loads(run.read_text())
+    clean = copy_of(outputs, outputs.parent / "clean")
+    assert sweep(clean, *words, "num_samples=6") == 0
+    whole = json.loads(next(clean.glob("points/**/run.json")).read_text())
+    for name in ("nfe_calls", "nfe_rows", "tokens", "rows"):
+        assert after[name] == whole[name]
+    assert after["by_samples"]["2"]["nfe_rows"] == before["nfe_rows"] == whole["by_samples"]["2"]["nfe_rows"]
+    assert next(iter(samples(outputs).values())).startswith(next(iter(rows.values())))
 
 
 def test_every_cut_is_mended_to_the_same_bytes(outputs: Path) -> None:
