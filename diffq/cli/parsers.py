@@ -146,7 +146,7 @@ VERBS: dict[str, Verb] = {
         (
             "diffq rerun outputs/points/qqp/gaussian/cfg/scale2-1f3a9c",
             "diffq rerun outputs/sweeps/NAME --json",
-            "diffq rerun qqp/gaussian/cfg/scale2-1f3a9c device=cpu",
+            "diffq rerun outputs/points/qqp/gaussian/cfg/scale2-1f3a9c device=cpu --again",
         ),
         words="RUN [RUN ...] [KEY=VALUE ...]",
         flags=(Flag("--again", "repeat even what this code has repeated here already"),),
