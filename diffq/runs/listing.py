@@ -117,11 +117,13 @@ def _named(answer: Answer) -> list[dict[str, Any]]:
 
 def _described(answer: Answer) -> list[dict[str, Any]]:
     """Each run with its dials that were changed and its metrics, as mappings."""
+    # One parse of one long text is several times faster than ten thousand parses of short ones.
+    dials, metrics = (json.loads("[" + ",".join(row[at] for row in answer.rows) + "]") for at in (-2, -1))
     rows = []
-    for *values, dials, metrics in answer.rows:
-        row = dict(zip(_LISTED, values, strict=True))
+    for values, changed, scores in zip(answer.rows, dials, metrics, strict=True):
+        row = dict(zip(_LISTED, values[:-2], strict=True))
         row = {"kind": row.pop("kind"), "run": row.pop("folder")} | row
-        rows.append(row | {"dials": json.loads(dials), "metrics": json.loads(metrics)})
+        rows.append(row | {"dials": changed, "metrics": scores})
     return rows
 
 

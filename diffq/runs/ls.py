@@ -12,14 +12,15 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffq.config import Request
-from diffq.config.layers import Layers
-from diffq.config.options import Options
 from diffq.errors import UserError
 from diffq.settings import describe_range, type_name
 from diffq.store.identity import show_value
+
+if TYPE_CHECKING:
+    from diffq.config.options import Options
 
 PIPE_WIDTH = 160  # columns where the output is no terminal
 
@@ -34,6 +35,9 @@ def run(request: Request) -> int:
     for name in ("where", "sort", "limit", "columns"):
         if getattr(request.flags, name, None):
             raise UserError(f"--{name} asks about runs: diffq ls runs --{name} …")
+    from diffq.config.layers import Layers
+    from diffq.config.options import Options
+
     options = Options(request.config_dirs)
     Layers(options, "sample").arguments(request.overrides)  # imports plugins, refuses what is no key
     rows = list_experiments(options) if subject == "experiments" else list_members(options, subject.removesuffix("s"))

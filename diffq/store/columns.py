@@ -60,14 +60,15 @@ COLUMNS: dict[str, str] = {
 """The columns that every run has, in the order in which they are exported, and what they hold. `step`, `loss`,
 `validation_loss` and `parameters` are a training's."""
 
-SHOWN = ("shown_dials", "shown_metrics")
-"""Two more, for lists alone: JSON of the dials that were changed, and of each metric's value."""
+SHOWN = ("shown_dials", "shown_metrics", "asked")
+"""Three more, for lists alone: JSON of the dials that were changed, and of each metric's value; and the name that the
+sampler was first asked for by, where that is not the one it is stored under."""
 
 _VERSIONS = ("commit", "python", "torch", "diffq")
 
 
 def flat(kind: str, folder: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """One run as a flat mapping: what there is of COLUMNS, of dials and of metrics, and the two of SHOWN."""
+    """One run as a flat mapping: what there is of COLUMNS, of dials and of metrics, and those of SHOWN."""
     values: dict[str, Any] = {name: run[name] for name in COLUMNS if name in run}
     versions = run.get("versions")
     if isinstance(versions, Mapping):
@@ -87,6 +88,7 @@ def flat(kind: str, folder: str, run: Mapping[str, Any], metrics: Mapping[str, A
     if kind == "training":
         shown = {name: run[name] for name in ("step", "loss", "validation_loss") if name in run}
     changed = run.get("changed") or ()
+    values["asked"] = run.get("asked")
     values["shown_dials"] = json.dumps({name: dials.get(name) for name in changed}, ensure_ascii=False)
     values["shown_metrics"] = json.dumps(shown, ensure_ascii=False)
     return values
@@ -111,7 +113,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
                 column = found[name] = [None] * len(rows)
             column[at] = value
     made = {name: _typed(found.pop(name), kind) for name, kind in COLUMNS.items()}
-    made |= {name: found.pop(name) for name in SHOWN}
+    made |= {name: _texts(found.pop(name)) for name in SHOWN}
     taken = {name.lower() for name in made}
     for name in sorted(found, key=_order):
         alone = name

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from diffq.errors import UserError
-from diffq.store.columns import COLUMNS, REAL, TEXT, TIME, WHOLE, columns_of, flat
+from diffq.store.columns import COLUMNS, REAL, SHOWN, TEXT, TIME, WHOLE, columns_of, flat
 from diffq.store.files import read_json, write_atomic
 from diffq.store.root import Store
 from diffq.store.scores import whole_scores
 
-FORMAT = b"diffq index 2\n"
+FORMAT = f"diffq index 2 {COLUMNS} {SHOWN}\n".encode()
+"""What the digest inside begins with. The number is raised whenever a column comes to mean something else."""
 INNER = ("_stamp", "_read_at", "_newest", "_broken", "_run", "_metrics")
 """Columns that are the cache's own: what a row was read from and when, why its files could not be read, and what they
 hold as JSON."""
@@ -322,7 +323,8 @@ def make_table(rows: Sequence[Row]) -> Any:
     columns = columns_of([flat(row.kind, row.folder, row.run, row.metrics) for row in rows])
     arrays = {}
     for name, values in columns.items():
-        array = pa.array(values, type=types[COLUMNS[name]] if name in COLUMNS else None)
+        known = TEXT if name in SHOWN else COLUMNS.get(name)
+        array = pa.array(values, type=types[known] if known else None)
         arrays[name] = array.cast(pa.string()) if array.type == pa.null() else array
     arrays["_stamp"] = pa.array([row.seen.stamp for row in rows], pa.string())
     arrays["_read_at"] = pa.array([row.read_at for row in rows], pa.int64())

@@ -7,6 +7,7 @@ load no extension and change no setting.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from diffq.errors import UserError, did_you_mean
 from diffq.store.columns import SHOWN, Names
 from diffq.store.index import INNER, Seen, index_file, intact, look, make_table, read_row, read_table
 from diffq.store.root import Store
+from diffq.store.sweeps import SweepFolder
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -58,7 +60,10 @@ class Answer:
 def ask(
     store: Store, question: Question, columns: Sequence[str] | None = None, folders: Sequence[Path] | None = None
 ) -> Answer:
-    """What a question about the runs of a store finds.
+    """What a question about the runs of a store finds, each run once.
+
+    A point goes by every name that its sampler was asked for by in a sweep, and by the one it is stored under; the
+    column `sampler` says the one that fulfils the condition, the latter where both do.
 
     columns: names of the columns that are wanted, or None for all, in the order in which they are stored
     folders: runs that are asked about instead of the whole store, wherever they lie
@@ -66,7 +71,7 @@ def ask(
     UserError, in one sentence, for what is no expression, for a column that is not there and for anything else that
     DuckDB says; and where duckdb or pyarrow is missing.
     """
-    with _asked(store, folders) as (connection, names):
+    with _asked(store, folders) as (connection, names, broken):
         if connection.execute("SELECT count(*) FROM stored").fetchall() == [(0,)]:
             return Answer((), (), [], names)
         _check(question, names)
@@ -78,12 +83,12 @@ def ask(
         orders.append("folder")
         found = _filtered(connection, question, names)
         limit = f" LIMIT {question.limit}" if question.limit is not None else ""
-        sql = f"SELECT {', '.join(map(_quoted, wanted))} FROM found ORDER BY {', '.join(orders)}{limit}"
+        once = "QUALIFY row_number() OVER (PARTITION BY folder ORDER BY _alias, sampler) = 1"
+        sql = f"SELECT {', '.join(map(_quoted, wanted))} FROM found {once} ORDER BY {', '.join(orders)}{limit}"
         with _told(question, names):
             relation = found.query("found", sql)
             types, rows = tuple(map(str, relation.types)), relation.fetchall()
-        broken = tuple(text for (text,) in connection.sql("SELECT _broken FROM stored WHERE _broken != ''").fetchall())
-    return Answer(wanted, types, rows, names, broken)
+    return Answer(wanted, types, rows, names, tuple(broken))
 
 
 def _check(question: Question, names: Names) -> None:
@@ -105,14 +110,14 @@ def _filtered(connection: Any, question: Question, names: Names) -> Any:
 
 
 @contextlib.contextmanager
-def _asked(store: Store, folders: Sequence[Path] | None) -> Iterator[tuple[Any, Names]]:
-    """A closed connection that holds the table `stored` and the view `runs`, in which columns have their bare names
-    too."""
-    try:
-        import duckdb
-        import pyarrow  # noqa: F401 - writes the index that is asked
-    except ImportError as error:
-        raise UserError(f"a question to the store needs the package {error.name}: pip install {error.name}") from error
+def _asked(store: Store, folders: Sequence[Path] | None) -> Iterator[tuple[Any, Names, list[str]]]:
+    """A connection that can reach nothing but the table `stored` and the view `runs`, in which columns have their bare
+    names too; and why files of the store could not be read."""
+    for package in ("duckdb", "pyarrow"):  # the latter writes the index, and a fresh one is asked without loading it
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"a question to the store needs the package {package}: pip install {package}")
+    import duckdb
+
     connection = duckdb.connect(config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
     try:
         if folders is not None:
@@ -126,11 +131,12 @@ def _asked(store: Store, folders: Sequence[Path] | None) -> Iterator[tuple[Any, 
         renamed = [
             f"{_quoted(stored)} AS {_quoted(name)}" for name, stored in names.stored.items() if name != stored.lower()
         ]
+        broken = _name(connection, store)
         own = f"* EXCLUDE ({', '.join(name for name in INNER if name in columns)})"
-        connection.execute(f"CREATE VIEW runs AS SELECT {', '.join([own, *renamed])} FROM stored")
+        connection.execute(f"CREATE VIEW runs AS SELECT {', '.join([own, *renamed])} FROM named")
         for setting in ("python_enable_replacements=false", "enable_external_access=false", "lock_configuration=true"):
             connection.execute(f"SET {setting}")
-        yield connection, names
+        yield connection, names, broken
     finally:
         connection.close()
 
@@ -154,6 +160,32 @@ def _read_index(connection: Any, store: Store, seen: Mapping[str, Seen]) -> bool
     return len(held) == len(seen) and all(
         folder in seen and seen[folder].confirms(stamp, read_at, newest, now) for folder, stamp, read_at, newest in held
     )
+
+
+def _name(connection: Any, store: Store) -> list[str]:
+    """Makes the view `named`: each run under the name that its sampler is stored by, and once more under each other one
+    that it was asked for by (`cfg` is stored as its solver). Gives why files could not be read."""
+    broken = [text for (text,) in connection.execute("SELECT _broken FROM stored WHERE _broken != ''").fetchall()]
+    folders, samplers = [], []
+    for plan in sorted(store.sweeps.glob("*/plan.jsonl")):
+        try:
+            rows = SweepFolder(plan.parent).read()
+        except UserError as error:
+            broken.append(str(error))
+            continue
+        folders += [row.folder for row in rows if row.sampler]
+        samplers += [row.sampler for row in rows if row.sampler]
+    connection.execute(
+        "CREATE TABLE aliases AS SELECT unnest(?::VARCHAR[]) AS folder, unnest(?::VARCHAR[]) AS name"
+        " UNION SELECT folder, asked FROM stored WHERE asked IS NOT NULL",
+        [folders, samplers],
+    )
+    connection.execute(
+        "CREATE VIEW named AS SELECT *, false AS _alias FROM stored UNION ALL BY NAME"
+        " SELECT stored.* REPLACE (name AS sampler), true AS _alias FROM stored JOIN aliases USING (folder)"
+        " WHERE name != sampler"
+    )
+    return broken
 
 
 def _fill(connection: Any, table: Any) -> None:

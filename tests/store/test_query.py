@@ -9,7 +9,7 @@ import pytest
 from many_points import put, put_training
 
 from diffq.errors import UserError
-from diffq.store import Store
+from diffq.store import PlanRow, Store, SweepFolder
 from diffq.store.columns import COLUMNS, Names, columns_of, flat
 from diffq.store.query import Answer, Question, ask
 
@@ -203,3 +203,26 @@ def test_the_store_is_only_read(store, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     keys(store, "bleu > 1", "-bleu")
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_a_point_goes_by_every_name_that_it_was_asked_for_by(tmp_path):
+    made = Store(tmp_path)
+    put(made, "a", 1.0, 10.0, sampler="dpmpp")
+    put(made, "b", 2.0, 20.0, sampler="dpmpp", asked="cfg")
+    put(made, "c", 3.0, 30.0, sampler="dpmpp", asked="dpmpp")
+    rows = [PlanRow("a", "points/grammar/tiny/dpmpp/a", name) for name in ("cfg", "dpmpp", "guided")]
+    for name in ("one", "two"):
+        SweepFolder(made.sweeps / name).write([*rows, PlanRow("z", "points/gone", "cfg")])
+
+    def named(where: str | None) -> list[tuple]:
+        return ask(made, Question(where), ["key", "sampler"]).rows
+
+    assert named(None) == [("a", "dpmpp"), ("b", "dpmpp"), ("c", "dpmpp")]
+    assert named("sampler = 'cfg'") == [("a", "cfg"), ("b", "cfg")]
+    assert named("sampler in ('guided', 'cfg') and bleu < 15") == [("a", "cfg")]
+    assert named("sampler = 'dpmpp'") == named(None)
+    assert ask(made, Question("sampler = 'cfg'", ("-bleu",), 1), ["bleu"]).rows == [(20.0,)]
+    (made.sweeps / "one" / "plan.jsonl").write_text(
+        '{"key": "a", "folder": "points/x"}\n{broken\n{"key": "b", "folder": "points/y"}\n'
+    )
+    assert "line 3 is not a JSON mapping" in ask(made, Question("sampler = 'cfg'")).broken[0]
