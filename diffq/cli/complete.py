@@ -18,6 +18,7 @@ from diffq.errors import UserError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
 _PACKAGES = {"model": "models", "dataset": "data", "sampler": "samplers", "metric": "metrics"}
+_ASKING = ("--where", "--sort", "--columns")  # what stands behind them are names of columns
 _SECTIONS = (*_PACKAGES, "trainer", "tracker")
 
 
@@ -39,6 +40,11 @@ def _candidates(before: list[str], current: str) -> Iterator[str]:
         yield from (s for s in _SHELLS if s.startswith(current))
     if verb not in VERBS:
         return
+    asking = f"{before[-1]}=" if before[-1] in _ASKING else current[: current.find("=") + 1]
+    if asking[:-1] in _ASKING and asking[:-1] in flags_of(verb):
+        prefix = "" if before[-1] in _ASKING else asking
+        yield from (prefix + name for name in _columns(current.removeprefix(prefix)))
+        return
     if current.startswith("-"):
         yield from (flag for flag in flags_of(verb) if flag.startswith(current))
         return
@@ -55,6 +61,18 @@ def _candidates(before: list[str], current: str) -> Iterator[str]:
             yield f"{name}="
     if verb in TAKES_RUNS:
         yield from _paths(current)
+
+
+def _columns(value: str) -> Iterator[str]:
+    """Names of columns, dials and metrics, after what a comma list, or a condition, holds already."""
+    from diffq.store.columns import COLUMNS
+
+    last = value.replace(" ", ",").rpartition(",")[2]
+    head = value[: len(value) - len(last)] + ("-" if last.startswith("-") else "")
+    classes = read_classes()
+    dials = [f for name, c in classes.items() if c.package == "samplers" for f in fields_of(name, classes)]
+    names = (*COLUMNS, *dials, *group_files("metric", search_dirs()))
+    yield from (head + name for name in names if name.startswith(last.lstrip("-")))
 
 
 def _values(key: str, value: str, folders: Sequence[Path]) -> Iterator[str]:

@@ -40,6 +40,13 @@ COMMON = (
     Flag("--config-dir", "a folder with more YAML: sampler/, experiment/, …, config.yaml", "DIR", repeated=True),
 )
 
+QUESTIONS = (
+    Flag("--where", "only runs for which an SQL expression over their columns is true; may be repeated", "SQL", True),
+    Flag("--sort", "order by columns; - in front: the largest first, as in --sort=-bleu,scale", "NAMES", True),
+    Flag("--limit", "at most so many", "N", True),
+    Flag("--columns", "these columns, with commas between them, instead of the usual ones", "NAMES", True),
+)
+
 VERBS: dict[str, Verb] = {
     "train": Verb(
         "train a model",
@@ -101,9 +108,48 @@ VERBS: dict[str, Verb] = {
     ),
     "ls": Verb(
         "list what there is",
-        "Lists models, datasets, samplers, metrics, experiments or runs; each with its dials, ranges and defaults.",
-        ("diffq ls samplers", "diffq ls metrics --json", "diffq ls runs outputs/points/qqp"),
+        "Lists models, datasets, samplers, metrics, experiments or runs; each with its dials, ranges and defaults.\n"
+        "Runs are points and trainings (kind='training'); every column, dial and metric can be asked by its name.",
+        (
+            "diffq ls samplers",
+            "diffq ls metrics --json",
+            "diffq ls runs outputs/points/qqp",
+            "diffq ls runs --where \"sampler='cfg' and bleu > 10\" --sort -bleu --limit 20",
+            "diffq ls runs --where \"dataset='qqp' and scale >= 2\" --columns folder,scale,bleu,bleu_low,bleu_high",
+        ),
         words="WHAT [RUN ...] [KEY=VALUE ...]",
+        flags=QUESTIONS,
+    ),
+    "export": Verb(
+        "write what is known of all points into one table",
+        "Writes one row a point into a .parquet, .csv, .json or .jsonl file: every column, dial and metric, typed.\n"
+        "With --samples one row a sample. Trainings are left out unless --where asks for a kind.",
+        (
+            "diffq export runs.parquet",
+            "diffq export best.csv --where \"sampler='cfg'\" --sort -bleu --limit 10 --columns folder,scale,bleu",
+            "diffq export samples.parquet --samples --where \"dataset='qqp'\"",
+            "diffq export runs.jsonl outputs/sweeps/NAME",
+        ),
+        words="FILE [RUN ...] [outputs=FOLDER]",
+        flags=(
+            *QUESTIONS,
+            Flag("--samples", "one row a sample instead of one a point"),
+            Flag("--force", "write over a file that is there"),
+        ),
+    ),
+    "rerun": Verb(
+        "repeat points from their own records",
+        "Samples a point, or all points of a sweep, once more with what their records say, and compares: says before\n"
+        "what is not as it was (code, versions, device), and after in what the results differ. The point itself stays\n"
+        "as it is; the repetition lies under outputs/reruns/ and goes on where it was when it is cut off.\n"
+        "Exit status: 0 where the rows are equal, or as nearly as they have to be on another machine; 1 elsewhere.",
+        (
+            "diffq rerun outputs/points/qqp/gaussian/cfg/scale2-1f3a9c",
+            "diffq rerun outputs/sweeps/NAME --json",
+            "diffq rerun outputs/points/qqp/gaussian/cfg/scale2-1f3a9c device=cpu --again",
+        ),
+        words="RUN [RUN ...] [KEY=VALUE ...]",
+        flags=(Flag("--again", "repeat even what this code has repeated here already"),),
     ),
     "bench": Verb(
         "time the samplers against textbook versions",
@@ -115,7 +161,7 @@ VERBS: dict[str, Verb] = {
     ),
 }
 
-TAKES_RUNS = ("score", "report", "ls")
+TAKES_RUNS = ("score", "report", "ls", "export", "rerun")
 
 
 def overview() -> str:
@@ -157,6 +203,8 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
     )
     if verb == "ls":
         parser.add_argument("subject", metavar="WHAT", type=_one_of("list called", LISTED), help=", ".join(LISTED))
+    if verb == "export":
+        parser.add_argument("file", metavar="FILE", help="what is written: NAME.parquet, .csv, .json or .jsonl")
     if verb == "bench":
         parser.add_argument(
             "subject",
@@ -196,13 +244,27 @@ def _one_of(what: str, known: tuple[str, ...]):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as a UserError instead of printing its usage."""
+    """Says what is wrong as a UserError instead of printing its usage; a flag takes the word after it as its value even
+    where that begins with `-`, as in `--sort -bleu`."""
+
+    def parse_intermixed_args(self, args=None, namespace=None):
+        verb = self.prog.split()[-1]
+        takers = {flag.name for flag in (*VERBS[verb].flags, *COMMON) if flag.metavar}
+        words: list[str] = []
+        for word in args or ():
+            if words and words[-1] in takers and word.startswith("-") and word not in flags_of(verb):
+                words[-1] += f"={word}"
+            else:
+                words.append(word)
+        return super().parse_intermixed_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         verb = self.prog.split()[-1]
         if found := re.match(r"unrecognized arguments: (\S+)", message):
             near = did_you_mean(found[1], flags_of(verb))
             raise UserError(f"{verb} has no option {found[1]}{near}; it has: {', '.join(flags_of(verb))}")
+        if verb == "export" and "required" in message:
+            raise UserError("export needs the file to write, such as runs.parquet")
         if verb == "ls" and "required" in message:
             raise UserError(f"ls needs to know what to list: {', '.join(LISTED)}")
         raise UserError(f"{verb}: {message}; see `{self.prog} --help`")

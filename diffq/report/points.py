@@ -13,6 +13,7 @@ import numpy as np
 
 from diffq.store.identity import show_value
 from diffq.store.index import Record
+from diffq.store.scores import pick_scores
 
 RUNNING = ("temperature", "scale", "q", "top_p", "steps")  # the dial a line runs along, where several vary alike
 
@@ -137,25 +138,18 @@ class ReportPoint:
 def pick_figures(metrics: Mapping[str, Mapping[str, Any]], samples: int) -> dict[str, Figure]:
     """Figures by name out of scores by signature; of several with one name, the one over `samples` samples a source,
     and of those the one that was written last."""
-    chosen: dict[str, Figure] = {}
-    for signature, score in metrics.items():
-        name = str(score["name"])
-        made = Figure(
-            name, float(score["value"]), signature, str(score["direction"]), score.get("low"), score.get("high")
+    chosen = {}
+    for name, signature in pick_scores(metrics, samples).items():
+        score = metrics[signature]
+        chosen[name] = Figure(
+            name,
+            float(score["value"]),
+            signature,
+            str(score["direction"]),
+            score.get("low"),
+            score.get("high"),
         )
-        fits = samples_of(signature) in (samples, None)
-        held = chosen.get(name)
-        if held is None or fits or samples_of(held.signature) not in (samples, None):
-            chosen[name] = made
     return chosen
-
-
-def samples_of(signature: str) -> int | None:
-    """The samples a source that a signature names (`…|s:3|…`), or None."""
-    for part in signature.split("|"):
-        if part.startswith("s:") and part[2:].isdigit():
-            return int(part[2:])
-    return None
 
 
 @dataclass(frozen=True)

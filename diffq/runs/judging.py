@@ -108,9 +108,8 @@ class Judges:
         named = config.checkpoint
         if not named:
             raise UserError("the point's config.yaml names no checkpoint, so its references cannot be spelled")
-        for path in (Path(named), self.store.outputs / named, self.store.train / Path(named).name):
-            if path.is_dir():
-                return path
+        if (path := self.store.checkpoint(named)) is not None:
+            return path
         raise UserError(
             f"the checkpoint {named} is gone, and with it the tokenizer that spells the references; put it back under"
             f" {self.store.train}"

@@ -1,6 +1,6 @@
-"""`diffq ls`: what there is to choose from, and what has been run.
+"""`diffq ls`: what there is to choose from. What has been run, `diffq ls runs`, is in `diffq.runs.listing`.
 
-Reads YAML, class definitions and the store; samples nothing and scores nothing.
+Reads YAML and class definitions.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffq.config import Request, compose
-from diffq.config.layers import Layers
-from diffq.config.options import Options
+from diffq.config import Request
 from diffq.errors import UserError
 from diffq.settings import describe_range, type_name
-from diffq.store.files import read_json
 from diffq.store.identity import show_value
-from diffq.store.index import read_record, read_records
-from diffq.store.root import Store
+
+if TYPE_CHECKING:
+    from diffq.config.options import Options
 
 PIPE_WIDTH = 160  # columns where the output is no terminal
 
@@ -31,19 +29,24 @@ def run(request: Request) -> int:
     """Prints the list that was asked for. Returns 0."""
     subject = request.flags.subject
     if subject == "runs":
-        rows = list_runs(request)
-    else:
-        options = Options(request.config_dirs)
-        Layers(options, "sample").arguments(request.overrides)  # imports plugins, refuses what is no key
-        rows = (
-            list_experiments(options) if subject == "experiments" else list_members(options, subject.removesuffix("s"))
-        )
+        from diffq.runs import listing
+
+        return listing.run(request)
+    for name in ("where", "sort", "limit", "columns"):
+        if getattr(request.flags, name, None):
+            raise UserError(f"--{name} asks about runs: diffq ls runs --{name} …")
+    from diffq.config.layers import Layers
+    from diffq.config.options import Options
+
+    options = Options(request.config_dirs)
+    Layers(options, "sample").arguments(request.overrides)  # imports plugins, refuses what is no key
+    rows = list_experiments(options) if subject == "experiments" else list_members(options, subject.removesuffix("s"))
     if request.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif not rows:
         print(f"no {subject} yet")
-    elif subject in ("runs", "experiments"):
-        _print_table([{k: _cell(v) for k, v in row.items()} for row in rows])
+    elif subject == "experiments":
+        _print_table([{k: str(v) for k, v in row.items()} for row in rows])
     else:
         _print_members(rows)
     return 0
@@ -111,50 +114,6 @@ def list_experiments(options: Options) -> list[dict[str, Any]]:
         text = held.get("help") or _yaml_help(path)
         rows.append({"name": name, "help": text, "grids": len(held.get("grids") or [])})
     return rows
-
-
-def list_runs(request: Request) -> list[dict[str, Any]]:
-    """Trainings and points under outputs/, or below the named folders: status, dials that were changed, metrics."""
-    store = Store(Path(compose(request.overrides, config_dirs=request.config_dirs).outputs))
-    if request.runs:
-        found = sorted({path.parent for run in request.runs for path in run.rglob("run.json")})
-        trainings = [folder for folder in found if _is_training(folder)]
-        points = [read_record(store, folder) for folder in found if folder not in trainings]
-    else:
-        trainings = sorted(path.parent for path in store.train.glob("*/run.json"))
-        points = read_records(store)
-    rows = []
-    for folder in trainings:
-        held = read_json(folder / "run.json") or {}
-        row = {"run": store.relative(folder), "status": held.get("status", ""), "samples": None, "dials": {}}
-        rows.append(row | {"metrics": {k: held[k] for k in ("step", "loss", "valid_loss") if k in held}})
-    for record in points:
-        dials = {name: record.dials.get(name) for name in record.changed}
-        metrics = {str(m["name"]): m["value"] for m in record.metrics.values()}
-        rows.append(
-            {
-                "run": record.folder,
-                "status": record.status,
-                "samples": f"{record.sources}×{record.samples}",
-                "dials": dials,
-                "metrics": metrics,
-            }
-        )
-    return rows
-
-
-def _is_training(folder: Path) -> bool:
-    return "step" in (read_json(folder / "run.json") or {})
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "  ".join(f"{k}={_number(v)}" for k, v in value.items())
-    return "" if value is None else str(value)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else show_value(value)
 
 
 def _console() -> Any:

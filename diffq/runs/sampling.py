@@ -72,6 +72,7 @@ def sample_point(
             "batch_tokens": batch_tokens,  # a resumed run must make the same batches, whatever the default has become
             "device": device_name(bench.device),
             "checkpoint_folder": str(config.checkpoint),
+            "asked": config.choices.sampler or config.sampler.kind,  # `cfg`, of a point that is stored under its solver
         }
         about["by_samples"] = _kept_marks(earlier, sum(len(b.rows) for b in batches[:done]))
         claim.record(spent | about)

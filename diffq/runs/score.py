@@ -19,7 +19,7 @@ from diffq.metrics.base import Metric
 from diffq.metrics.evaluate import available, evaluate, refusal, to_json, usable
 from diffq.report.tables import print_table, show_interval
 from diffq.runs.judging import Judges
-from diffq.runs.selection import Selection, select
+from diffq.runs.selection import Selection, outputs_of, select
 from diffq.store import Point, Store
 
 
@@ -60,12 +60,6 @@ def run(request: Request) -> int:
     else:
         print_table("", *_table(store, scored))
     return 0
-
-
-def outputs_of(request: Request) -> Path:
-    """The folder that `outputs=` names, without composing anything."""
-    named = [word.partition("=")[2] for word in request.overrides if word.partition("=")[0] == "outputs"]
-    return Path((named[-1] if named else "outputs").strip("'\""))
 
 
 def config_for(request: Request, selection: Selection, judges: Judges) -> Config:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffq.config import Request
 from diffq.errors import UserError
 from diffq.store import PlanRow, Point, Store, SweepFolder
 
@@ -97,3 +98,9 @@ def _planned(home: Store, row: PlanRow, sweep: Path) -> Chosen:
 def _home(sweep: Path, store: Store) -> Store:
     """The store that a sweep's folder lies in: a plan's folders are under it, wherever it was moved."""
     return Store(sweep.parent.parent) if sweep.parent.name == "sweeps" else store
+
+
+def outputs_of(request: Request) -> Path:
+    """The folder that `outputs=` names, without composing anything."""
+    named = [word.partition("=")[2] for word in request.overrides if word.partition("=")[0] == "outputs"]
+    return Path((named[-1] if named else "outputs").strip("'\""))

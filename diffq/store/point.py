@@ -27,10 +27,10 @@ from diffq.store import locks
 from diffq.store.files import encode_row, make_durable, read_json, read_rows, write_atomic, write_json, writing
 from diffq.store.identity import Identity
 from diffq.store.locks import Busy
+from diffq.store.scores import whole_scores
 from diffq.store.versions import versions
 
 Status = Literal["absent", "partial", "done"]
-_SCORE = {"name", "value", "low", "high", "n", "direction"}
 
 # POSIX record locks belong to a process: a second claim in the same process would be granted, and closing its file
 # would drop the first one's lock. So claims exclude each other here first; the process id makes a forked child, which
@@ -110,12 +110,8 @@ class Point:
         return read_json(self.folder / "run.json") or {}
 
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """What `metrics.json` holds, by signature; empty where there is none.
-
-        An entry of another version, which lacks a field, counts as not there: scoring writes it anew.
-        """
-        held = read_json(self.folder / "metrics.json") or {}
-        return {name: score for name, score in held.items() if isinstance(score, dict) and score.keys() >= _SCORE}
+        """The whole entries of `metrics.json`, by signature; empty where there is none."""
+        return whole_scores(read_json(self.folder / "metrics.json") or {})
 
     def config(self) -> dict[str, Any]:
         """What `config.yaml` holds. UserError where the folder has none, or it is no mapping."""

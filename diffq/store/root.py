@@ -63,6 +63,12 @@ class Store:
             f"{folder} is no point: a point's folder holds config.yaml and run.json, and lies under {self.points}"
         )
 
+    def checkpoint(self, named: str) -> Path | None:
+        """The folder of the checkpoint that a point's configuration names, also where the store was moved; None where
+        it is gone."""
+        places = (Path(named), self.outputs / named, self.train / Path(named).name)
+        return next((path for path in places if path.is_dir()), None)
+
     def relative(self, path: Path) -> str:
         """A path as it is written in tables and plans: under outputs/ without it, elsewhere whole."""
         absolute, root = Path(path).resolve(), self.outputs.resolve()
