@@ -25,7 +25,7 @@ RUN = {
     "nfe_rows": 7, "samples": 3, "checkpoint": "c" * 64,
 }  # fmt: skip
 SCORES = {"bleu|v:1": {"name": "bleu", "value": 10.0, "low": 9.0, "high": None, "n": 3, "direction": "higher"}}
-WANDB = TrackerSettings(name="wandb", wait=60)
+WANDB = TrackerSettings(name="wandb", wait=180)  # the worker has the lowest priority
 
 
 @pytest.fixture
