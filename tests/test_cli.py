@@ -236,6 +236,8 @@ def test_completion_knows_verbs_groups_names_dials_and_flags() -> None:
     assert "top_p=" in complete(["sweep", "sampler=autoregressive", "to"])
     assert complete(["train", "max_st"]) == ["max_steps="]
     assert complete(["train", "model=gaussian", "model.encoder"]) == ["model.encoder_layers="]
+    assert complete(["report", "--format", "png,h"]) == ["png,html"]
+    assert complete(["report", "--x", "self_b"]) == ["self_bleu"]
     assert complete(["completion", "z"]) == ["zsh"]
     assert complete(["nonsense", "x"]) == []
 

@@ -59,6 +59,9 @@ def test_the_wheel_holds_the_configuration_and_nothing_of_the_tests(wheel: Path)
         names = archive.namelist()
     own = {str(path.relative_to(ROOT)) for path in (ROOT / "conf").rglob("*.yaml")}
     assert {f"diffq/{name}" for name in own} <= set(names)
+    assets = {str(path.relative_to(ROOT)) for path in (ROOT / "diffq/report/assets").iterdir()}
+    assert {Path(name).suffix for name in assets} == {".js", ".css", ".html"}
+    assert assets <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "outputs/", "conf/"))]
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -83,7 +86,7 @@ def test_a_sweep_from_another_folder_writes_into_outputs_alone(environment: Path
     run(*clean, environment / "diffq", "train", "max_minutes=0.15", f"outputs={outputs}", cwd=work)
     run(*clean, environment / "diffq", "sweep", "sampler=cfg", "scale=1,2", "steps=5", *words, cwd=work)
     made = {path.name for path in (outputs / "sweeps/grammar-cfg").iterdir()}
-    assert {"plan.jsonl", "frontier.csv", "frontier.png", "frontier.svg"} <= made
+    assert {"plan.jsonl", "frontier.csv", "frontier.png", "frontier.svg", "report.html"} <= made
     assert len(list(outputs.glob("points/*/*/*/*/samples.jsonl"))) == 2
     assert list(work.iterdir()) == []
     assert list(home.rglob("*")) == []

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffq.cli.parsers import BENCHES, LISTED, TAKES_RUNS, VERBS, flags_of
+from diffq.cli.parsers import BENCHES, FORMATS, LISTED, TAKES_RUNS, VERBS, flags_of
 from diffq.config.files import GROUPS, group_files, kind_of, search_dirs
 from diffq.errors import UserError, unknown
 
@@ -53,6 +53,9 @@ def _candidates(before: list[str], current: str) -> Iterator[str]:
         return
     key, equals, value = current.partition("=")
     folders = search_dirs(after for flag, after in itertools.pairwise(before) if flag == "--config-dir")
+    if verb == "report" and before[-1] in ("--format", "--x", "--y"):
+        yield from _flag_values(before[-1], current, folders)
+        return
     if equals:
         yield from _values(key, value, folders)
         return
@@ -73,6 +76,15 @@ def _columns(value: str) -> Iterator[str]:
     dials = [f for name, c in classes.items() if c.package == "samplers" for f in fields_of(name, classes)]
     names = (*COLUMNS, *dials, *group_files("metric", search_dirs()))
     yield from (head + name for name in names if name.startswith(last.lstrip("-")))
+
+
+def _flag_values(flag: str, value: str, folders: Sequence[Path]) -> Iterator[str]:
+    """Files after what a comma list holds already; metrics for an axis."""
+    if flag == "--format":
+        head, comma, last = value.rpartition(",")
+        yield from (f"{head}{comma}{f}" for f in FORMATS if f.startswith(last) and f not in head.split(","))
+    else:
+        yield from (name for name in group_files("metric", folders) if name.startswith(value))
 
 
 def _values(key: str, value: str, folders: Sequence[Path]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from diffq.errors import UserError, did_you_mean, unknown
 
 LISTED = ("models", "datasets", "samplers", "metrics", "runs", "experiments")
 BENCHES = ("samplers", "overhead", "train")
+FORMATS = ("html", "png", "svg", "csv", "latex", "markdown")
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ VERBS: dict[str, Verb] = {
         "With no checkpoint=FOLDER the newest finished training of the same model and dataset is taken.",
         (
             "diffq sample sampler=cfg scale=2 --watch",
+            "diffq sample sampler=cfg scale=2 --trace",
             "diffq sample dataset=qqp sampler=clamp_before_cfg scale=2 temperature=0.5 num_sources=100",
             "diffq sample checkpoint=outputs/train/FOLDER --source 'how do i learn to cook ?' num_samples=5",
             "diffq sample --source 'how do i learn to cook ?' --template 'what _ _ _ cook _ ?'",
         ),
         flags=(
             Flag("--watch", "show the canvas while it is denoised"),
+            Flag("--trace", "keep the denoising of a few rows step by step; trace=N says of how many"),
             Flag(
                 "--source", "a source of your own instead of the dataset's; may be given again", "TEXT", repeated=True
             ),
@@ -85,6 +88,7 @@ VERBS: dict[str, Verb] = {
             "diffq sweep sampler=cfg scale=1,2,4",
             "diffq sweep sampler=clamp_before_cfg scale=1,1.5,2,3 temperature=0,0.25,0.5,1 steps=10,30",
             "diffq sweep dataset=qqp 'sampler=glob(clamp*)' seed='range(0,3)' num_sources=300",
+            "diffq sweep sampler=cfg scale=1,2,4 trace=8",
             "diffq sweep sampler=cfg scale=1,2,4 hydra/launcher=joblib hydra.launcher.n_jobs=4",
             "diffq sweep experiment=demo --plan",
         ),
@@ -102,9 +106,20 @@ VERBS: dict[str, Verb] = {
     "report": Verb(
         "draw the frontier of points",
         "Draws quality against diversity for points or sweeps, and writes the table behind the picture.\n"
-        "With no RUN the newest sweep is taken; metric.x and metric.y choose the axes.",
-        ("diffq report", "diffq report outputs/sweeps/NAME", "diffq report RUN RUN metric.x=distinct_2 metric.y=bleu"),
+        "With no RUN the newest sweep is taken. report.html is one file that opens without a network.",
+        (
+            "diffq report --open",
+            "diffq report outputs/sweeps/NAME --x distinct_2 --y bleu",
+            "diffq report RUN RUN --format html,png",
+        ),
         words="[RUN ...] [KEY=VALUE ...]",
+        flags=(
+            Flag("--open", "open report.html in a browser"),
+            Flag("--x", "the metric of diversity, which goes to the right", "NAME"),
+            Flag("--y", "the metric of quality, which goes up", "NAME"),
+            Flag("--format", f"write these files alone, of {', '.join(FORMATS)}", "NAME,NAME"),
+            Flag("--page-sources", "of how many sources the samples are shown in report.html (100)", "N"),
+        ),
     ),
     "ls": Verb(
         "list what there is",
@@ -180,7 +195,7 @@ verbs:
 
 keys:
   model dataset sampler metric trainer tracker experiment     a name: `diffq ls samplers` shows them
-  seed num_samples num_sources split length checkpoint outputs plugins device dtype batch_tokens
+  seed num_samples num_sources split length checkpoint outputs plugins device dtype batch_tokens trace
   scale, steps, temperature, …  the dials of the chosen sampler; also written sampler.scale
 
 examples:

@@ -44,6 +44,9 @@ class RootSettings(Settings):
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", in_key=False)
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = setting("float32", "what the network computes in")
     batch_tokens: int | None = setting(None, "canvas tokens a batch; null = what suits the device", low=1, in_key=False)
+    trace: int = setting(
+        0, "rows of each point whose denoising is kept step by step, at most a batch; 0 = none", low=0, in_key=False
+    )
 
     def check(self) -> None:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):

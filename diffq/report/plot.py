@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,21 @@ class Drawn:
     blocked: tuple[tuple[float, float, float, float], ...] = ()
 
 
-def save_plot(frontier: Frontier, stem: Path) -> tuple[Path, Path]:
-    """Writes STEM.png (1280 pixels wide) and STEM.svg (text as text) and returns their paths."""
+_METADATA: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
+def save_plot(frontier: Frontier, stem: Path, formats: Sequence[str] = ("png", "svg")) -> tuple[Path, ...]:
+    """Writes STEM.png (1280 pixels wide) and STEM.svg (text as text), or one of them, and returns their paths."""
     import io
 
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
         drawn = draw(frontier)
-        paths = (stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg"))
-        for path, metadata in zip(paths, ({"Software": None}, {"Date": None, "Creator": None}), strict=True):
+        paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in formats)
+        for path, kind in zip(paths, formats, strict=True):
             buffer = io.BytesIO()
-            drawn.figure.savefig(buffer, format=path.suffix[1:], dpi=DPI, metadata=metadata)
+            drawn.figure.savefig(buffer, format=kind, dpi=DPI, metadata=_METADATA[kind])
             write_atomic(path, buffer.getvalue(), sync=False)
     return paths
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, Request, compose
 from diffq.runs.grid import GridPoint, expand, written
+from diffq.runs.trace import is_traced
 from diffq.settings import as_mapping
 from diffq.store import Point, Store
 from diffq.store.point import Busy
@@ -40,8 +41,8 @@ class Planned:
 
     @property
     def done(self) -> bool:
-        """Whether all rows that this sweep asks for are on disk."""
-        return self.point.status(self.total) == "done"
+        """Whether all rows and traces that this sweep asks for are on disk."""
+        return self.point.status(self.total) == "done" and is_traced(self.point, self.config.trace)
 
     def plan_row(self) -> PlanRow:
         config = self.config

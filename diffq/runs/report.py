@@ -34,24 +34,14 @@ from diffq.report.frontier import (
 )
 from diffq.report.paper import PaperTable, claim_table, compare_with_paper, delta_table
 from diffq.report.points import ReportPoint
-from diffq.report.tables import (
-    ReportTable,
-    frontier_rows,
-    level_table,
-    print_table,
-    table,
-    to_csv,
-    to_json,
-    to_latex,
-    to_markdown,
-    volume_table,
-)
+from diffq.report.tables import ReportTable, level_table, print_table, table, to_json, volume_table
 from diffq.runs.judging import Judges
 from diffq.runs.nulls import read_nulls, score_nulls
+from diffq.runs.report_files import Wanted, show, write_files
+from diffq.runs.report_page import write_page
 from diffq.runs.score import config_for, outputs_of
 from diffq.runs.selection import Selection, select
 from diffq.store import Store
-from diffq.store.files import write_atomic
 from diffq.store.identity import digest
 from diffq.store.index import read_record
 
@@ -71,6 +61,21 @@ class Report:
     notes: tuple[str, ...]
     findings: Findings
 
+    @property
+    def tables(self) -> tuple[ReportTable, ...]:
+        """Everything that the report says in tables, but the frontier itself."""
+        frontier = self.frontier
+        shown = [ReportTable("Hypervolume", *volume_table(self.volumes), (self.box.describe(frontier.x, frontier.y),))]
+        if self.levels:
+            heads, cells = level_table(frontier, self.levels, self.against)
+            notes = ("interpolated along each sampler's lines; of several the best", cells[-1][0])
+            shown.append(ReportTable(f"{frontier.y} at equal {frontier.x}", heads, cells[:-1], notes))
+        shown += self.findings.tables
+        if self.paper:
+            shown.append(ReportTable(f"{self.paper.title} (arXiv {self.paper.paper})", *delta_table(self.paper)))
+            shown.append(ReportTable("Its claims", *claim_table(self.paper), self.paper.footnotes))
+        return tuple(shown)
+
     def as_json(self) -> dict[str, Any]:
         body = to_json(self.frontier, self.volumes, self.box, self.levels, self.against)
         body |= {
@@ -83,6 +88,7 @@ class Report:
 
 def run(request: Request) -> int:
     """Writes and prints the report of the runs that were named; of the newest sweep where none was. Returns 0."""
+    wanted = Wanted.of(request.flags)
     selection = select(Store(outputs_of(request)), request.runs)
     done, left_out = selection.finished()
     if not done.chosen:
@@ -90,23 +96,29 @@ def run(request: Request) -> int:
     judges = Judges(done.store, request.config_dirs)
     config = config_for(request, done, judges)
     with reaching(lambda: "the report is not written yet"):
-        report = make_report(done, config, judges)
+        report = make_report(done, config, judges, wanted)
     if left_out:
         print(f"diffq: {left_out} unfinished of {len(selection.chosen)} points left out", file=sys.stderr)
     if request.json:
         print(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
     else:
         print_report(report)
+    if wanted.open:
+        page = next((file for file in report.files if file.suffix == ".html"), None)
+        said = show(page) if page else "there is no report.html to open; the notes say why"
+        if said:
+            print(f"diffq: {said}", file=sys.stderr)
     return 0
 
 
-def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
+def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wanted | None = None) -> Report:
     """The report of finished points, written into the sweep's folder, or under outputs/reports/ for loose points.
 
     config: its metric suite gives the two axes and the other columns, `choices.paper` a paper to compare with.
     """
+    wanted = wanted or Wanted()
     spec = _paper(config, judges)
-    x, y = axis_of(config, "x"), axis_of(config, "y")
+    x, y = axis_of(config, "x", wanted.x), axis_of(config, "y", wanted.y)
     named = {x, y, *(row["metric"] for row in spec.get("deltas", ()))} if spec else {x, y}
     if len(selection.chosen) == 2:  # the two are compared in every metric
         named |= {metric.name for metric in config.metric.metrics}
@@ -119,8 +131,8 @@ def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
     paper = compare_with_paper(frontier, spec) if spec else None
     metrics = tuple(metric.name for metric in config.metric.metrics if metric.axis != "cost")
     found_out = findings(frontier, against, baseline(points, (x, y)), metrics)
-    files, more = _write(folder, frontier, metrics, paper, found_out.tables)
-    return Report(
+    files, more = write_files(folder, wanted.formats, frontier, metrics, paper, found_out.tables)
+    report = Report(
         frontier=frontier,
         metrics=metrics,
         volumes=tuple(found),
@@ -128,21 +140,31 @@ def make_report(selection: Selection, config: Config, judges: Judges) -> Report:
         levels=tuple(at_equal_diversity(frontier, against=against)),
         against=against.label,
         paper=paper,
-        files=files,
+        files=tuple(files),
         notes=(*frontier.notes, *notes, *more),
         findings=found_out,
     )
+    return _with_page(report, folder / "report.html", judges, selection.store, wanted)
 
 
-def axis_of(config: Config, axis: str) -> str:
-    """The name under which scores are saved of the metric that the suite puts on an axis. UserError where it has no
-    axes."""
+def _with_page(report: Report, page: Path, judges: Judges, store: Store, wanted: Wanted) -> Report:
+    """The report with report.html among its files, where it is asked for and can be written."""
+    if "html" not in wanted.formats:
+        return report
+    written, said = write_page(
+        page, report.frontier, report.metrics, report.tables, report.notes, judges, store, wanted.sources
+    )
+    files = (*report.files, page) if written else report.files
+    return dataclasses.replace(report, files=files, notes=(*report.notes, *said))
+
+
+def axis_of(config: Config, axis: str, given: str = "") -> str:
+    """The name under which scores are saved of the metric that is given for an axis, else of the suite's own.
+    UserError where it has no axes."""
     suite = config.metric
-    name = getattr(suite, axis)
+    name = given or getattr(suite, axis)
     if not name:
-        raise UserError(
-            f"these metrics name no axes; give metric.x=NAME and metric.y=NAME, of: {', '.join(suite.names)}"
-        )
+        raise UserError(f"these metrics name no axes; give --x NAME and --y NAME, of: {', '.join(suite.names)}")
     by_name = dict(zip(suite.names, suite.metrics, strict=False))
     return by_name[name].name if name in by_name else name
 
@@ -206,46 +228,6 @@ def _nulls(
     notes = [] if start.plain else [f"null lines start from {start.folder}, since there is no plain baseline here"]
     found = [_resampled(p, statistics, set(axes)) for p, statistics in read_nulls(folder, start)]
     return found, notes
-
-
-def _write(
-    folder: Path, frontier: Frontier, metrics: Sequence[str], paper: PaperTable | None, tables: Sequence[ReportTable]
-) -> tuple[tuple[Path, ...], list[str]]:
-    """frontier.csv, .md, .tex, and where matplotlib is there .png and .svg; comparisons and the paper's table as
-    Markdown."""
-    heads, cells = table(frontier, metrics)
-    texts = {
-        "frontier.csv": to_csv(frontier_rows(frontier)),
-        "frontier.md": to_markdown(heads, cells),
-        "frontier.tex": to_latex(heads, cells),
-    }
-    if tables:
-        texts["comparisons.md"] = "\n".join(map(comparison_markdown, tables))
-    if paper:
-        texts[f"paper-{paper.paper}.md"] = paper_markdown(paper)
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode(), sync=False)
-    files = [folder / name for name in texts]
-    try:
-        from diffq.report.plot import save_plot
-
-        files += save_plot(frontier, folder / "frontier")
-    except ImportError as error:
-        return tuple(files), [f"no picture: the package {error.name} is not installed"]
-    return tuple(files), []
-
-
-def comparison_markdown(found: ReportTable) -> str:
-    """One table with its title and its notes."""
-    notes = "".join(f"\n{note}\n" for note in found.notes)
-    return f"## {found.title}\n\n{to_markdown(found.heads, found.cells)}{notes}"
-
-
-def paper_markdown(paper: PaperTable) -> str:
-    """The paper's table with its footnotes."""
-    notes = "".join(f"- {note}\n" for note in paper.footnotes)
-    parts = [f"# {paper.title} (arXiv {paper.paper})\n", to_markdown(*delta_table(paper))]
-    return "\n".join([*parts, to_markdown(*claim_table(paper)), notes])
 
 
 def print_report(report: Report) -> None:

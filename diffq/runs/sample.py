@@ -6,6 +6,7 @@ A point goes into the store; answers to one's own sources are printed and kept n
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ def run(request: Request) -> int:
     config = compose(request.overrides, verb="sample", config_dirs=request.config_dirs)
     for line in config.metric.left_out:
         print(f"diffq: {line}", file=sys.stderr)
+    config = _traced(config, request)
     sources = list(request.flags.source or [])
     template = (request.flags.template or [None])[-1]
     if template is not None and len(sources) != 1:
@@ -41,6 +43,17 @@ def run(request: Request) -> int:
         rows, folder = _point(config, bench, on_step, quiet=request.json)
     _show(rows, request.json, folder)
     return 0
+
+
+def _traced(config: Config, request: Request) -> Config:
+    """The configuration with traces where `--trace` asks for them. UserError beside --source, which leaves no point."""
+    if not request.flags.trace:
+        return config
+    if request.flags.source:
+        raise UserError("--trace records into a point's folder, and --source leaves none; watch it with --watch")
+    from diffq.runs.trace import FLAG_ROWS
+
+    return dataclasses.replace(config, trace=config.trace or FLAG_ROWS)
 
 
 def _point(config: Config, bench: Any, on_step: Any, quiet: bool) -> tuple[list[dict[str, Any]], Path]:
@@ -72,8 +85,6 @@ def _own_sources(
 ) -> list[dict[str, Any]]:
     """Samples of the given sources. Their length is the template's, or drawn by the length model; there is no
     reference that `oracle` could look at, so it stands for `normal` here."""
-    import dataclasses
-
     from diffq.data.canvases import build_canvas, check_sources, plan_batches
     from diffq.data.task import Example
     from diffq.diffusion.contracts import Meter

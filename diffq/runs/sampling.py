@@ -21,6 +21,7 @@ from diffq.config import Config
 from diffq.data.canvases import Batch
 from diffq.diffusion.contracts import Canvas, Meter, OnStep
 from diffq.rng import Rng
+from diffq.runs.trace import trace_point
 from diffq.runs.workbench import Workbench
 from diffq.settings import as_mapping
 from diffq.store.point import Claim, Point
@@ -54,12 +55,21 @@ def sample_point(
     wait: sleep while another process has the point, instead of raising Busy.
     """
     point = Store(Path(config.outputs)).point(bench.identity(config))
+    _fill(point, config, bench, wait, on_progress, on_step)
+    trace_point(config, bench, point)
+    return point
+
+
+def _fill(
+    point: Point, config: Config, bench: Workbench, wait: bool, on_progress: OnProgress | None, on_step: OnStep | None
+) -> None:
+    """Samples the rows that are not there yet."""
     total = config.num_samples * len(bench.examples)
     if point.status(total) == "done":
-        return point
+        return
     with point.claim(wait=wait) as claim:
         if point.status(total) == "done":  # by whoever held it while we waited
-            return point
+            return
         earlier = point.run()
         batch_tokens = earlier.get("batch_tokens") or bench.batch_tokens(config)
         batches = bench.plan(config, batch_tokens)
@@ -78,7 +88,6 @@ def sample_point(
         claim.record(spent | about)
         _sample_batches(config, bench, claim, batches[done:], spent, about, on_progress, on_step)
         claim.finish(spent | about | {"peak_memory_bytes": peak_memory(bench.device)})
-    return point
 
 
 def _kept_marks(earlier: Mapping[str, Any], rows: int) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""Traces: how a few rows of a point were denoised, step by step.
+
+They are recorded by running one batch of a finished point again: its rows, draws and padding are those of the run that
+sampled the point, so the same words come out, and the point's samples, counts and times stay as they are. A point that
+is not to be traced pays nothing. The file is described in docs/report.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffq.store.files import encode_row, read_rows, write_atomic
+from diffq.store.point import Point
+
+if TYPE_CHECKING:
+    from diffq.config import Config
+    from diffq.data.canvases import Batch
+    from diffq.diffusion.contracts import Step
+    from diffq.runs.workbench import Workbench
+
+FILE = "traces.jsonl"
+FLAG_ROWS = 4
+"""Rows that `diffq sample --trace` records where no trace=n says how many."""
+
+
+def read_traces(folder: Path) -> list[dict[str, Any]]:
+    """The traces of a point, a mapping a row; empty where none were recorded."""
+    return [row for row, _ in read_rows(folder / FILE)]
+
+
+def is_traced(point: Point, wanted: int) -> bool:
+    """Whether the point has as many traces as are wanted, or as many as one batch gave when as many were wanted."""
+    if wanted == 0:
+        return True
+    found = read_traces(point.folder)
+    return bool(found) and min(wanted, found[0]["of"]) <= len(found)
+
+
+def trace_point(config: Config, bench: Workbench, point: Point) -> None:
+    """Records `config.trace` rows of a finished point, where they are not recorded yet."""
+    if is_traced(point, config.trace):
+        return
+    from diffq.diffusion.contracts import Meter
+    from diffq.rng import Rng
+
+    batch = _batch(config, bench, point)
+    canvas = bench.canvas(batch)
+    recorder = Recorder(bench.loaded.tokenizer, min(config.trace, len(batch.rows)))
+    filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), recorder.on_step)
+    ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
+    saved = _saved(point, batch, recorder.rows)
+    lines = []
+    for at in range(recorder.rows):
+        row = batch.rows[at]
+        lines.append(
+            {"row": batch.first + at, "source": row.source, "sample": row.sample, "of": len(batch.rows)}
+            | {"same": ids[at] == saved.get(batch.first + at)}
+            | {"total": recorder.total, "steps": recorder.steps(at, ids[at])}
+        )
+    write_atomic(point.folder / FILE, b"".join(map(encode_row, lines)))
+    if said := describe(lines):
+        print(f"diffq: {point.folder}: {said}", file=sys.stderr)
+
+
+def _batch(config: Config, bench: Workbench, point: Point) -> Batch:
+    """The batch in the middle of those of the first sample of each source: neither the shortest nor the longest rows,
+    and the same one however many samples are added."""
+    tokens = point.run().get("batch_tokens") or bench.batch_tokens(config)
+    batches = [batch for batch in bench.plan(config, tokens) if batch.sample == 0]
+    return batches[len(batches) // 2]
+
+
+def _saved(point: Point, batch: Batch, count: int) -> dict[int, list[int]]:
+    """The ids of the traced rows as samples.jsonl has them."""
+    rows = range(batch.first, batch.first + count)
+    return {row["row"]: row["ids"] for row in point.rows(rows.stop) if row["row"] in rows}
+
+
+class Recorder:
+    """Keeps the drafts of the first rows of a batch.
+
+    Every step keeps what changed: the positions and the tokens that now stand there, as the tokenizer writes them; None
+    for the mask, where nothing stands yet. The device is waited for at every step, so an ordinary run has no recorder.
+    """
+
+    def __init__(self, tokenizer: Any, rows: int):
+        self.tokenizer, self.rows, self.total = tokenizer, rows, 0
+        self._held: list[tuple[int, Any, Any, dict[str, Any]]] = []
+
+    def on_step(self, step: Step) -> None:
+        """Takes the draft of a step, as `on_step` of a sampler."""
+        self.total = step.total
+        stats = {name: value[: self.rows].tolist() for name, value in step.stats.items()}
+        draft = step.draft()[: self.rows].tolist()
+        self._held.append((step.index, draft, step.time_B[: self.rows].tolist(), stats))
+        self._valid = step.canvas.valid_BL[: self.rows].tolist()
+
+    def steps(self, at: int, final: Sequence[int]) -> list[dict[str, Any]]:
+        """The steps of one row: what changed in each, and last what the sampler gave at its end.
+
+        A step in which nothing changed has an empty list. Positions behind the row's end are left out.
+        """
+        made: list[dict[str, Any]] = []
+        before: Sequence[int] = []
+        for index, drafts, times, stats in self._held:
+            tokens = [t for t, valid in zip(drafts[at], self._valid[at], strict=True) if valid]
+            tokens = tokens[: len(final)] if len(final) < len(tokens) else tokens
+            made.append(self._step(before, tokens) | {"index": index, "time": round(times[at], 6)})
+            if stats:
+                made[-1]["stats"] = {name: _short(values[at]) for name, values in stats.items()}
+            before = tokens
+        if list(before) != list(final):
+            made.append(self._step(before, final) | {"index": len(made), "time": 0.0})
+        return made
+
+    def _step(self, before: Sequence[int], tokens: Sequence[int]) -> dict[str, Any]:
+        changed = [
+            [position, None if token == self.tokenizer.mask else self.tokenizer.token(token)]
+            for position, token in enumerate(tokens)
+            if position >= len(before) or before[position] != token
+        ]
+        return {"changed": changed}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def describe(traces: Sequence[Mapping[str, Any]]) -> str:
+    """What is to be said of traces that do not end as the samples do; empty where all do."""
+    odd = sum(not trace["same"] for trace in traces)
+    if not odd:
+        return ""
+    return f"{odd} of {len(traces)} traces end otherwise than the saved samples, which another machine or version made"
