@@ -292,7 +292,9 @@ def _load(store: Store) -> dict[str, Row]:
     rest = (table[name] for name in ("folder", "_stamp", "_newest", "_read_at", "_broken", "_run", "_metrics"))
     rows = {}
     for folder, stamp, newest, read_at, broken, *texts, run, scores in zip(*rest, runs, metrics, strict=True):
-        rows[folder] = Row(folder, Seen(stamp, newest), read_at, run, whole_scores(scores), (texts[0], texts[1]), broken)
+        rows[folder] = Row(
+            folder, Seen(stamp, newest), read_at, run, whole_scores(scores), (texts[0], texts[1]), broken
+        )
     return rows
 
 

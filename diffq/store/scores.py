@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-
 FIELDS = {"name", "value", "low", "high", "n", "direction"}
 
 
