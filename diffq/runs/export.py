@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from diffq.runs.listing import columns_of, folders_of, plain, question_of, tell_
 from diffq.runs.selection import outputs_of
 from diffq.store import Point, Store
 from diffq.store.columns import storable
+from diffq.store.files import replacing
 from diffq.store.query import ask
 
 FORMATS = (".parquet", ".csv", ".json", ".jsonl")
@@ -85,16 +85,15 @@ def _writer(path: Path, force: bool) -> Callable[[Path, Types, Rows], int]:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` that takes its place when the block ends well. UserError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be written ({error.strerror or error}); nothing was changed there"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            yield temporary
+    except (OSError, UserError) as error:
+        cause = error.__cause__ if isinstance(error, UserError) else error
+        if not isinstance(cause, OSError):
+            raise
+        why = cause.strerror or cause
+        raise UserError(f"{path} could not be written ({why}); what was there before is still there") from error
 
 
 def _parquet(path: Path, types: Types, rows: Rows) -> int:

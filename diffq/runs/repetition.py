@@ -17,11 +17,11 @@ from diffq.metrics.intervals import paired_difference
 from diffq.registry import METRICS
 from diffq.store import Identity, Point
 from diffq.store.identity import show_value
+from diffq.store.scores import FIELDS
 
 Verdict = Literal["identical", "as promised", "different"]
 SHOWN = 3
 COSTS = ("seconds", "nfe_calls", "nfe_rows", "positions_projected", "tokens", "peak_memory_bytes")
-_SCORE = ("name", "value", "low", "high", "n", "direction")
 _PARTS = ("dataset", "process", "sampler", "seed", "dtype", "length")
 
 
@@ -183,7 +183,7 @@ def compare_metrics(point: Point, rerun: Point) -> tuple[list[MetricCompared], l
 
 
 def _scores(point: Point) -> dict[str, Score]:
-    held = {s: {k: e[k] for k in _SCORE} for s, e in point.metrics().items() if all(k in e for k in _SCORE)}
+    held = {signature: {k: entry[k] for k in FIELDS} for signature, entry in point.metrics().items()}
     scores = from_json(held, point.per_source())
     return {s.signature: s for s in scores if s.name not in METRICS or METRICS[s.name].axis != "cost"}
 

@@ -83,7 +83,7 @@ def test_samples_are_written_a_row_each(tmp_path, monkeypatch):
 
 
 def test_text_that_utf8_lacks_is_written_with_an_escape(store, tmp_path):
-    folder = store.points / "grammar/tiny/cfg/a"
+    folder = put(store, "a", rows=1)
     row = {"row": 0, "source": 0, "sample": 0, "prompt_ids": [], "ids": [1], "text": "a\ud800", "ended": True, "nfe": 1}
     (folder / "samples.jsonl").write_text(json.dumps(row) + "\n")
     for ending in module.FORMATS:

@@ -22,7 +22,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     put(made, "c", 3, None, sampler="clamp", status="partial", dials={"temperature": None, "clip": True})
     more = {"bleu|s:1|v:1": {"name": "bleu", "value": 99.0, "low": None, "high": None, "n": 9, "direction": "higher"},
             "seconds|s:3": {"name": "seconds", "value": 7.0, "low": None, "high": None, "n": 9, "direction": "lower"},
-            "scale|s:3": {"name": "scale", "value": 0.1, "n": 9, "direction": "higher"}}  # fmt: skip
+            "scale|s:3": {"name": "scale", "value": 0.1, "low": None, "high": None, "n": 9, "direction": "higher"},
+            "of another version": {"value": 4.0}, "of none": 3}  # fmt: skip
     put(made, "d", 4.0, 20.0, metrics=more, sampler="it's")
     put_training(made, "t")
     return made
@@ -191,7 +192,7 @@ def test_a_metric_is_the_one_over_the_points_own_samples_that_was_written_last()
     def score(value: float) -> dict:
         return {"name": "m", "value": value, "low": None, "high": None, "n": 1, "direction": "higher"}
 
-    metrics = {"m|s:3|v:1": score(1.0), "m|s:3|v:2": score(2.0), "m|s:8|v:1": score(3.0), "old": {"value": 4.0}}
+    metrics = {"m|s:3|v:1": score(1.0), "m|s:3|v:2": score(2.0), "m|s:8|v:1": score(3.0)}
     assert flat("point", "0", {"samples": 3}, metrics)["metric_m"] == 2.0
     assert flat("point", "0", {"samples": 8}, metrics)["metric_m"] == 3.0
     assert flat("point", "0", {"samples": 5}, {"m|s:3|v:1": score(1.0)})["metric_m"] == 1.0
@@ -225,4 +226,4 @@ def test_a_point_goes_by_every_name_that_it_was_asked_for_by(tmp_path):
     (made.sweeps / "one" / "plan.jsonl").write_text(
         '{"key": "a", "folder": "points/x"}\n{broken\n{"key": "b", "folder": "points/y"}\n'
     )
-    assert "line 3 is not a JSON mapping" in ask(made, Question("sampler = 'cfg'")).broken[0]
+    assert "line 2 is not a JSON mapping" in ask(made, Question("sampler = 'cfg'")).broken[0]
