@@ -73,7 +73,8 @@ class Point:
         another size than was recorded has been changed by something else: the point is partial again.
         """
         run, size = self.run(), self._size()
-        if size is not None and rows is not None and run.get("status") == "partial":
+        asked = run.get("samples", 0) * run.get("sources", 0)
+        if size is not None and run.get("status") == "partial" and rows is not None and rows < asked:
             marks = run.get("by_samples", {}).values()
             return "done" if any(m["rows"] >= rows and m["bytes"] <= size for m in marks) else "partial"
         if size is not None and run.get("status") == "done" and run.get("bytes", size) == size:
