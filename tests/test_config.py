@@ -319,3 +319,12 @@ def test_every_sampler_composes_with_its_own_defaults() -> None:
     for name in SAMPLERS.names():
         config = composer.compose([f"sampler={name}"])
         assert config.model.process in config.sampler.processes
+
+
+def test_a_folder_of_ones_own_is_found_after_a_launcher_has_put_back_hydras_registry(user_dir: Path) -> None:
+    from hydra.core.plugins import Plugins
+    from hydra.core.singleton import Singleton
+
+    before = compose(["experiment=mine"], config_dirs=[user_dir])
+    Singleton._instances.pop(Plugins, None)
+    assert compose(["experiment=mine"], config_dirs=[user_dir]) == before

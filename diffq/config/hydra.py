@@ -6,6 +6,7 @@ It does not know what a key means.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -196,15 +197,12 @@ class _SearchPath:
     """Adds folders to Hydra's search path while it is open. (`hydra.searchpath` would not reach every look-up.)"""
 
     active: tuple[Path, ...] = ()
-    _registered = False
 
     def __init__(self, folders: Sequence[Path]):
         self._folders = tuple(folders)
 
     def __enter__(self) -> None:
-        if not _SearchPath._registered:
-            self._register()
-            _SearchPath._registered = True
+        self._register()
         _SearchPath.active = self._folders
 
     def __exit__(self, *_: object) -> None:
@@ -215,12 +213,21 @@ class _SearchPath:
         from hydra.core.plugins import Plugins
         from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-        class ConfigDirs(SearchPathPlugin):
-            def manipulate_search_path(self, search_path: Any) -> None:
-                for folder in _SearchPath.active:
-                    search_path.append("diffq --config-dir", f"file://{folder}")
+        # Asked each time: a launcher that runs a job in this process puts back a copy of Hydra's registry.
+        if _search_path_plugin() not in Plugins.instance().discover(SearchPathPlugin):
+            Plugins.instance().register(_search_path_plugin())
 
-        Plugins.instance().register(ConfigDirs)
+
+@functools.cache
+def _search_path_plugin() -> Any:
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class ConfigDirs(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: Any) -> None:
+            for folder in _SearchPath.active:
+                search_path.append("diffq --config-dir", f"file://{folder}")
+
+    return ConfigDirs
 
 
 def is_launcher_key(key: str) -> bool:
