@@ -5,10 +5,8 @@ What is refused is refused before the first metric runs. It does not know where 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,21 +109,3 @@ def from_json(held: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, np
     """The scores of a metrics.json, with the per-source statistics that were saved beside it."""
     rows = statistics or {}
     return [Score(signature=signature, per_source=rows.get(signature), **entry) for signature, entry in held.items()]
-
-
-def save_statistics(path: Path, scores: Sequence[Score]) -> None:
-    """Writes the per-source statistics of scores, {signature: n × k}, as a compressed .npz; replaces the file whole."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        arrays: dict[str, Any] = {s.signature: s.per_source for s in scores if s.per_source is not None}
-        np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def load_statistics(path: Path) -> dict[str, np.ndarray]:
-    """The {signature: n × k} arrays of `save_statistics`."""
-    with np.load(path, allow_pickle=False) as held:
-        return {signature: held[signature] for signature in held.files}

@@ -18,9 +18,7 @@ from diffq.metrics.evaluate import (
     available,
     evaluate,
     from_json,
-    load_statistics,
     refusal,
-    save_statistics,
     to_json,
     usable,
 )
@@ -31,6 +29,7 @@ from diffq.metrics.self_bleu import SelfBleu
 from diffq.metrics.world import Validity
 from diffq.registry import METRICS
 from diffq.settings import typed
+from diffq.store import Point
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "metric").glob("*.yaml"))
 HELD = {path.stem: yaml.safe_load(path.read_text()) for path in FILES}
@@ -221,13 +220,11 @@ def test_answers_that_do_not_belong_together_are_refused(answers):
 
 def test_scores_come_back_from_their_files(answers, tmp_path):
     scores = evaluate([Bleu(), SelfBleu(), made("ibleu"), made("distinct_1_corpus")], answers)
-    save_statistics(tmp_path / "per_source.npz", scores)
-    save_statistics(tmp_path / "again.npz", scores)
-    assert (tmp_path / "per_source.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.npz", "per_source.npz"]
-    held = to_json(scores)
+    point = Point(tmp_path)
+    point.write_metrics(to_json(scores), {s.signature: s.per_source for s in scores if s.per_source is not None})
+    held = point.metrics()
     assert list(held[scores[0].signature]) == ["name", "value", "low", "high", "n", "direction"]
-    back = from_json(held, load_statistics(tmp_path / "per_source.npz"))
+    back = from_json(held, point.per_source())
     for before, after in zip(scores, back, strict=True):
         assert dataclasses.replace(before, per_source=None) == dataclasses.replace(after, per_source=None)
         if before.per_source is not None:
