@@ -72,13 +72,14 @@ def test_a_plan_is_what_the_sweep_then_does(outputs: Path, plan: Any) -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_a_process_of_its_own(outputs: Path) -> None:
-    """Not of this one, which holds what the tests before it have left."""
+def test_memory_after_one_point_is_that_of_the_others(outputs: Path) -> None:
+    """In processes of their own: this one holds what the tests before it have left."""
+    subprocess.run(command(outputs, "sampler=cfg", "scale=1", "steps=4"), capture_output=True, check=True)
     told = subprocess.run([*command(outputs, *GRID), "--plan", "--json"], capture_output=True, check=True)
     subprocess.run(command(outputs, *GRID), capture_output=True, check=True)
     for point in json.loads(told.stdout)["points"]:
-        peak = record(outputs, point)["peak_memory_bytes"]
-        assert point["peak_memory_bytes"] == pytest.approx(peak, rel=0.35)
+        ratio = point["peak_memory_bytes"] / record(outputs, point)["peak_memory_bytes"]
+        assert 1 / 1.5 < ratio < 1.5
 
 
 def test_one_sampled_point_gives_times_for_the_others(outputs: Path, plan: Any) -> None:
