@@ -67,10 +67,13 @@ def above_table(frontier: Frontier, against: Line) -> ReportTable:
         f"mean gap in {frontier.y}",
         "P(the first is above)",
         "optimism",
+        "hypervolume, %",
+        "P(the first's is larger)",
     ]
     note = (
         "Points are chosen on one half of the sources and judged on the other; optimism is how much more the gap would"
-        " be if the same sources did both. Where two samplers share no diversity they cannot be compared."
+        " be if the same sources did both. Where two samplers share no diversity there is no gap; their hypervolumes"
+        " can still be compared, which reward reach."
     )
     return ReportTable("Is one sampler's front above another's?", heads, rows, (note,))
 
@@ -79,7 +82,7 @@ def _above_row(found: Beats) -> list[str]:
     span = "none" if found.span is None else f"{found.span[0]:.4g} to {found.span[1]:.4g}"
     gap = found.gap
     cells = ["–", "–", "–"] if gap is None else [shown(gap), chance(gap), f"{found.optimism:+.2f}"]
-    return [found.line, found.other, span, *cells]
+    return [found.line, found.other, span, *cells, shown(found.volume), chance(found.volume)]
 
 
 def pairing_table(frontier: Frontier) -> ReportTable:

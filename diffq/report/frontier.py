@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from diffq.errors import UserError, unknown
-from diffq.report.pareto import hypervolume, interpolate, on_front
+from diffq.report.crossfit import REACHED, Cloud, crossfit, dominated_area
+from diffq.report.pareto import interpolate, on_front
 from diffq.report.points import Figure, Line, ReportPoint, make_lines
 from diffq.report.seeds import pool_seeds
 
 UNBOUNDED = ("vendi", "kl", "seconds", "tokens_per_second", "nfe_calls", "nfe_rows", "peak_memory")
 """Metrics (by the beginning of their names) that are not between 0 and 100."""
-
-REACHED = 0.95  # a resampled interval is given where at least this share of the resamples reaches the level
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,25 @@ class Frontier:
         """2 × B resampled values of x and y, paired; None where either has none."""
         x, y = point.figures[self.x].draws, point.figures[self.y].draws
         return None if x is None or y is None else np.stack([x, y])
+
+
+def cloud_of(frontier: Frontier, points: Sequence[ReportPoint]) -> Cloud:
+    """What is known of the x and y of some points."""
+
+    def together(what: str) -> np.ndarray | None:
+        held = [[getattr(point.figures[name], what) for name in (frontier.x, frontier.y)] for point in points]
+        return None if any(values is None for row in held for values in row) else np.array(held)
+
+    return Cloud(frontier.values(points), together("draws"), together("halves"))
+
+
+def edges_of(line: Line) -> np.ndarray:
+    """E × 2: the pairs of the line's points, by their number, that are neighbours along a dial."""
+    pairs, start = [], 0
+    for strand in line.strands:
+        pairs += [(start + at, start + at + 1) for at in range(len(strand.points) - 1)]
+        start += len(strand.points)
+    return np.array(pairs, dtype=int).reshape(-1, 2)
 
 
 def build_frontier(points: Sequence[ReportPoint], nulls: Sequence[ReportPoint], x: str, y: str) -> Frontier:
@@ -126,12 +144,17 @@ def _points(count: int) -> str:
 @dataclass(frozen=True)
 class Volume:
     """The hypervolume of a line, or of all points: the share of the rectangle between the reference point and the
-    other corner that is dominated, 0 … 1."""
+    other corner that is dominated, 0 … 1.
+
+    value     where halves of the sources are known, that of points chosen on one half and judged on the other
+    measured  that of the figures as they are, which is the larger the more noisy points there are
+    """
 
     label: str
     value: float
     low: float | None = None
     high: float | None = None
+    measured: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +164,12 @@ class Scaling:
     worst: tuple[float, float]
     best: tuple[float, float]
     bounded: tuple[bool, bool]
+
+    def shares(self, values_P2B: np.ndarray) -> np.ndarray:
+        """The place of x and y between worst (0) and best (1)."""
+        worst, best = np.array(self.worst), np.array(self.best)
+        span = np.where(best == worst, 1.0, best - worst)
+        return (values_P2B - worst[:, None]) / span[:, None]
 
     def describe(self, x: str, y: str) -> str:
         """`reference point self_bleu=100, bleu=0; scaled by …`."""
@@ -177,20 +206,13 @@ def volumes(frontier: Frontier) -> tuple[list[Volume], Scaling]:
 
 
 def _volume(frontier: Frontier, label: str, points: Sequence[ReportPoint], box: Scaling) -> Volume:
-    worst, best = np.array(box.worst), np.array(box.best)
-    span = np.where(best == worst, 1.0, best - worst)
-
-    def share(values_P2: np.ndarray) -> float:
-        return hypervolume((values_P2 - worst) / span, np.zeros(2))
-
-    value = share(frontier.values(points))
-    drawn = [frontier.draws(point) for point in points]
-    present = [d for d in drawn if d is not None]
-    if len(present) < len(points):
-        return Volume(label, value)
-    resampled = [share(values) for values in np.stack(present).transpose(2, 0, 1)]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Volume(label, value, float(low), float(high))
+    found = crossfit(
+        lambda chosen, judged: dominated_area(box.shares(chosen), box.shares(judged)), cloud_of(frontier, points)
+    )
+    if found is None:
+        raise ValueError(f"{label}: a figure is not a number")
+    low, high = found.interval
+    return Volume(label, found.value, low, high, found.measured)
 
 
 @dataclass(frozen=True)
