@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffq.report.crossfit import Estimate, Statistic, crossfit, dominated_area, heights, slopes
+from diffq.report.crossfit import Estimate, crossfit, dominated_area, mean_gap
 from diffq.report.frontier import Frontier, Scaling, cloud_of, edges_of, scaling
 from diffq.report.points import Figure, Line, ReportPoint
 from diffq.report.power import Needed, needed
@@ -162,10 +162,12 @@ def beats(frontier: Frontier, line: Line, other: Line) -> Beats:
     cloud = cloud_of(frontier, points)
     first = len(line.points)
     sides = np.arange(first), np.arange(first, len(points))
-    curves = tuple(edges_of(each) for each in (line, other))
+    curves = edges_of(line), edges_of(other)
     turned = cloud.times(1, frontier.signs[1])
     span = _shared(cloud.measured, sides) if all(map(_is_curve, curves, sides)) else None
-    gap = None if span is None else crossfit(_mean_gap(turned.measured, curves, sides, span), turned)
+    gap = None
+    if span is not None:
+        gap = crossfit(mean_gap(curves, sides, np.unique(np.linspace(*span, LEVELS)), turned.measured), turned)
     box = scaling(frontier)
     volume = crossfit(lambda chosen, judged: _areas(box, sides, chosen, judged), cloud)
     if volume is None:
@@ -197,31 +199,6 @@ def _shared(measured_P2: np.ndarray, sides: tuple[np.ndarray, np.ndarray]) -> tu
     return (float(low), float(high)) if low <= high else None
 
 
-def _mean_gap(
-    measured_P2: np.ndarray,
-    curves: tuple[np.ndarray, ...],
-    sides: tuple[np.ndarray, np.ndarray],
-    span: tuple[float, float],
-) -> Statistic:
-    """The mean gap between two curves at LEVELS levels of a span, over those levels that both reach."""
-    levels = np.unique(np.linspace(*span, LEVELS))
-    own = [slopes(edges, levels, measured_P2[side]) for edges, side in zip(curves, sides, strict=True)]
-    if not len(curves[0]) or not len(curves[1]):  # a single point moves along the other's curve
-        own = [own[0] + own[1]] * 2
-
-    def statistic(chosen: np.ndarray, judged: np.ndarray) -> np.ndarray:
-        one, two = (
-            heights(edges, levels, chosen[side], judged[side], slope)
-            for edges, side, slope in zip(curves, sides, own, strict=True)
-        )
-        gaps = one - two
-        reached = ~np.isnan(gaps)
-        count = reached.sum(axis=0)
-        return np.where(count > 0, np.where(reached, gaps, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
-
-    return statistic
-
-
 def _areas(box: Scaling, sides: tuple[np.ndarray, np.ndarray], chosen: np.ndarray, judged: np.ndarray) -> np.ndarray:
     one, two = (dominated_area(box.shares(chosen[side]), box.shares(judged[side])) for side in sides)
     return 100 * (one - two)
@@ -230,27 +207,38 @@ def _areas(box: Scaling, sides: tuple[np.ndarray, np.ndarray], chosen: np.ndarra
 def to_tell(a: ReportPoint, b: ReportPoint, metric: str) -> Needed | None:
     """How many sources, and samples a source, tell two points apart in a metric at the intervals seen so far.
 
-    The draws' share of the variance is known where both are of several seeds. None where one has no resamples, or they
-    do not differ at all.
+    The draws' share of the variance is known where both are of several seeds; samples are counted over all of them.
+    None where one has no resamples, or they do not differ at all.
     """
     one, two = a.figures[metric], b.figures[metric]
     if one.draws is None or two.draws is None or one.value == two.value:
         return None
     seeds = min(len(a.seeds), len(b.seeds))
     variance = float(np.var(two.draws - one.draws, ddof=1))
-    noises = [_draw_noise(point, metric) for point in (a, b)]
-    known = [noise for noise in noises if noise is not None]
-    noise = sum(known) / seeds if len(known) == 2 else None
-    return needed(two.value - one.value, variance, a.sources, a.samples * seeds, noise)
+    now = a.samples * seeds
+    return needed(two.value - one.value, variance, a.sources, now, _noise(a, b, metric), (now, 2 * now, 4 * now))
 
 
-def _draw_noise(point: ReportPoint, metric: str) -> float | None:
-    """The variance of one seed's value that is due to its draws: half that between two seeds over equal sources."""
-    drawn = [p.figures[metric].draws for p in point.parts if metric in p.figures]
-    held = [d for d in drawn if d is not None]
-    if len(held) < 2:
+def _noise(a: ReportPoint, b: ReportPoint, metric: str) -> float | None:
+    """The part of the variance of b − a that is due to draws: half the variance between two seeds over equal sources.
+
+    Of equal seeds it is that of their differences, in which the noise that both points share has gone; of others the
+    sum of both points'. None where a point has a single seed.
+    """
+    one, two = (
+        {part.seed: part.figures[metric].draws for part in point.parts if metric in part.figures} for point in (a, b)
+    )
+    if a.seeds == b.seeds:
+        return _between([two[s] - one[s] for s in one if one[s] is not None and two.get(s) is not None])  # type: ignore[operator]
+    parts = [_between([d for d in held.values() if d is not None]) for held in (one, two)]
+    return None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
+
+
+def _between(seeds: list[np.ndarray]) -> float | None:
+    """The variance of the mean of several seeds' resamples that differs from seed to seed; None for a single seed."""
+    if len(seeds) < 2:
         return None
-    return float(np.mean([np.var(x - y, ddof=1) / 2 for x, y in itertools.combinations(held, 2)]))
+    return float(np.mean([np.var(x - y, ddof=1) / 2 for x, y in itertools.combinations(seeds, 2)])) / len(seeds)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

@@ -167,3 +167,33 @@ def slopes(edges_E2: np.ndarray, levels_L: np.ndarray, measured_P2: np.ndarray, 
     weights /= weights.sum(axis=1, keepdims=True)
     x = grid - (weights @ grid)[:, None]
     return (weights * x * (curve - (weights @ curve)[:, None])).sum(axis=1) / (weights * x * x).sum(axis=1)
+
+
+def mean_gap(
+    curves: tuple[np.ndarray, np.ndarray],
+    sides: tuple[np.ndarray, np.ndarray],
+    levels_L: np.ndarray,
+    measured_P2: np.ndarray,
+) -> Statistic:
+    """How much higher the first of two curves lies, on average over those of the levels that both reach.
+
+    curves  the edges of either, by the numbers of its own points; sides: which of the P points are its own
+
+    A curve of one point moves along the other's slope, so that a resample which moves the point along the other curve
+    changes nothing.
+    """
+    own = [slopes(edges, levels_L, measured_P2[side]) for edges, side in zip(curves, sides, strict=True)]
+    if not len(curves[0]) or not len(curves[1]):
+        own = [own[0] + own[1]] * 2
+
+    def statistic(chosen: np.ndarray, judged: np.ndarray) -> np.ndarray:
+        one, two = (
+            heights(edges, levels_L, chosen[side], judged[side], slope)
+            for edges, side, slope in zip(curves, sides, own, strict=True)
+        )
+        gaps = one - two
+        reached = ~np.isnan(gaps)
+        count = reached.sum(axis=0)
+        return np.where(count > 0, np.where(reached, gaps, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+    return statistic

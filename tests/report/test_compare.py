@@ -6,6 +6,9 @@ with which a right implementation would have failed for other seeds.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic import frontier_points, of, point
@@ -16,6 +19,7 @@ from diffq.report.frontier import build_frontier, reference_line
 from diffq.report.points import Figure, ReportPoint
 from diffq.report.power import needed
 from diffq.report.seeds import pool_seeds
+from diffq.report.tables import frontier_rows, table
 
 
 def test_a_difference_is_paired_over_sources():
@@ -113,6 +117,34 @@ def test_two_points_tell_how_many_sources_they_need():
     single = build_frontier(seeded(np.random.default_rng(3), 1, 0.0), [], "self_bleu", "bleu")
     assert to_tell(*next(neighbours(single))[1:], "bleu").with_samples == ()
     assert to_tell(pair[1], pair[1], "bleu") is None
+    assert need.with_samples[0] == (9, need.sources)  # three seeds of three samples
+
+
+def test_what_more_samples_are_worth_is_what_differs_between_seeds():
+    """Differences here are noise of the draws alone, so four times the samples make do with a quarter of the sources:
+    within 20 %, for three pairs of seeds over 300 sources."""
+    own = build_frontier(seeded(np.random.default_rng(4), 3, 0.75), [], "self_bleu", "bleu")
+    a, b = own.points
+    need = to_tell(a, b, "bleu")
+    once, _, four = (sources for _, sources in need.with_samples)
+    assert four == pytest.approx(once / 4, rel=0.2)
+    other = replace(b, parts=tuple(replace(part, seed=part.seed + 10) for part in b.parts))
+    assert to_tell(a, other, "bleu").with_samples[-1][1] <= four  # unpaired noise is larger, and taken for more of it
+
+
+def test_seeds_show_how_far_they_lie_apart():
+    made = build_frontier(seeded(np.random.default_rng(2), 3, 0.5), [], "self_bleu", "bleu")
+    row, point = frontier_rows(made)[0], made.points[0]
+    values = [part.figures["bleu"].value for part in point.parts]
+    assert (row["seed"], row["seeds"]) == ("0 1 2", 3)
+    assert (row["bleu_least_seed"], row["bleu_greatest_seed"]) == (min(values), max(values))
+    assert row["bleu_sd_of_seeds"] == pytest.approx(np.std(values, ddof=1))
+    heads, cells = table(made)
+    shown = cells[0][heads.index("bleu between seeds")]
+    assert shown.startswith("sd ")
+    assert f"{min(values):.1f} to {max(values):.1f}" in shown
+    single = build_frontier(seeded(np.random.default_rng(2), 1, 0.5), [], "self_bleu", "bleu")
+    assert "bleu_sd_of_seeds" not in frontier_rows(single)[0]
 
 
 def test_the_tables_of_a_report():
@@ -122,9 +154,16 @@ def test_the_tables_of_a_report():
     titles = [table.title for table in found.tables]
     assert titles[0] == "Is one sampler's front above another's?"
     assert "Differences from the baseline (dpmpp steps 30, scale 1, temperature 0)" in titles
-    for table in found.tables:
-        assert {len(row) for row in table.cells} == {len(table.heads)}
+    for shown in found.tables:
+        assert {len(row) for row in shown.cells} == {len(shown.heads)}
+        assert json.loads(json.dumps(shown.data, allow_nan=False))
+    above = found.tables[0].data[0]
+    assert {"line", "other", "span", "gap", "optimism", "volume", "volume_optimism"} <= set(above)
     two = build_frontier(points[:2], [], "self_bleu", "bleu")
     (pair,) = findings(two, two.lines[0], points[0], ("bleu", "rouge_l")).tables
     assert [row[0].split()[0] for row in pair.cells] == ["bleu", "rouge_l", "self_bleu"]
-    assert pair_table(points[0], point("x", 1, 2), ()).cells
+    bare = point("x", 1, 2)
+    bare = replace(bare, figures={k: replace(f, draws=None) for k, f in bare.figures.items()})
+    unknown = pair_table(points[0], bare, ())
+    assert [row["low"] for row in unknown.data] == [None] * 3
+    assert unknown.notes[1].startswith("No interval for self_bleu, bleu, rouge_l: no statistics a source")
