@@ -18,6 +18,9 @@ from diffq.report.tables import ReportTable, show_interval
 MOST = 28
 """Pairs of lines that are compared; of more lines, each with the one that all are compared with."""
 
+FAR = 100
+"""Times the sources there are, beyond which a number of sources says only that a difference is nearly nothing."""
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -47,10 +50,13 @@ def pair_table(a: ReportPoint, b: ReportPoint, metrics: Sequence[str]) -> Report
     rows, found = [], differences(a, b, names)
     for d in found:
         one, two = (show_interval(p.figures[d.metric].value) for p in (a, b))
-        better = "lower" if a.figures[d.metric].sign < 0 else "higher"
-        rows.append([f"{d.metric} ({better} is better)", one, two, shown(d), chance(d), _times(d.narrower)])
+        better = a.figures[d.metric].direction.replace("none", "neither")
+        likely = "–" if better == "neither" else chance(d)
+        rows.append([f"{d.metric} ({better} is better)", one, two, shown(d), likely, _times(d.narrower)])
     heads = ["metric", f"a: {named(a)}", f"b: {named(b)}", "b − a", "P(b is better)", "narrower by pairing"]
     notes = ["Paired over sources: both answered the same ones, and are resampled alike."]
+    if a.seeds != b.seeds:
+        notes.append("Their seeds differ, so they share no noise; intervals of points with equal seeds are narrower.")
     bare = [d.metric for d in found if d.low is None]
     if bare:
         notes.append(
@@ -140,7 +146,7 @@ def dial_table(frontier: Frontier) -> ReportTable:
                 f"{long_dials(a, line.varying)} → {long_dials(b, line.varying)}",
                 shown(up),
                 shown(across),
-                "clear" if up.clear else _sources(need),
+                "clear" if up.clear else _sources(need, FAR * a.sources),
             ]
         )
     heads = ["sampler", "step", f"{frontier.y}", f"{frontier.x}", f"to be sure of {frontier.y}"]
@@ -152,9 +158,11 @@ def dial_table(frontier: Frontier) -> ReportTable:
     return ReportTable("What a step along a dial does", heads, rows, (note,), tuple(data))
 
 
-def _sources(need: Needed | None) -> str:
+def _sources(need: Needed | None, most: int) -> str:
     if need is None:
         return "–"
+    if need.sources > most:
+        return f"more than {most:,} sources"
     text = f"{need.sources:,} sources"
     if need.with_samples:
         samples, sources = need.with_samples[-1]

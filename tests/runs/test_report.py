@@ -85,7 +85,7 @@ def test_loose_points_are_reported_under_reports(scored, capsys):
 
 def test_two_points_are_compared_in_every_metric(scored, capsys):
     store, _ = scored
-    runs = [str(point.folder) for point in select(store, []).points[:2]]
+    runs = [point.folder for point in select(store, []).points[:2]]
     score.run(request(store, "metric=distinct_1_corpus", runs=runs))
     capsys.readouterr()
     report.run(request(store, runs=runs))
