@@ -77,7 +77,8 @@ class Score:
     signature   says everything the value depends on but the texts, in sacrebleu's manner
     low, high   a 95 % interval, by bootstrap over sources where there is one (else None)
     n           how many sources the value is over
-    per_source  one statistic row a source (n × k), where the value is a function of their sum; None elsewhere
+    per_source  one statistic row a source (n × k), where the value is a function of their sum, or n × 1 pseudo-values
+                of which it is the mean; None elsewhere
     """
 
     name: str

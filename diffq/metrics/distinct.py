@@ -11,7 +11,7 @@ import numpy as np
 
 from diffq.metrics import ngrams
 from diffq.metrics.base import Answers, Direction, Metric, Score
-from diffq.metrics.intervals import jackknife, scored
+from diffq.metrics.intervals import jackknife, pseudo_values, scored
 from diffq.registry import METRICS
 from diffq.settings import setting
 
@@ -72,7 +72,8 @@ class Distinct(Metric):
         lost = np.array([sum(held_by[gram] == 1 for gram in grams) for grams in own])
         size, kinds = sizes.sum(), len(held_by)
         value = 100 * kinds / size if size else 0.0
-        low, high = jackknife(value, 100 * (kinds - lost) / np.maximum(size - sizes, 1))
+        without = 100 * (kinds - lost) / np.maximum(size - sizes, 1)
+        low, high = jackknife(value, without)
         return Score(
             name=self.name,
             value=float(value),
@@ -81,6 +82,7 @@ class Distinct(Metric):
             n=len(sources),
             low=low,
             high=high,
+            per_source=pseudo_values(float(value), without),
         )
 
 

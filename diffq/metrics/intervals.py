@@ -4,6 +4,8 @@ A score whose value is a function of the sum of its per-source statistics is res
 multinomial counts times the n × k statistics, then the function. The counts depend on n alone, so two scores over the
 same sources are resampled alike, and their difference is paired.
 
+A set-valued figure is no function of sums. Its rows are pseudo-values of the jackknife, of which it is the mean.
+
 Aggregates are the functions from the sums to the value. Each is known by the `agg:` field of a signature, so that saved
 statistics can be resampled without the metric's options at hand; `agg:mean` is the plain one.
 """
@@ -50,6 +52,11 @@ def aggregate(name: str) -> Callable[[Aggregate], Aggregate]:
 
 @aggregate("mean")
 def _mean(sums: np.ndarray, n: int, fields: Mapping[str, str]) -> np.ndarray:
+    return sums[..., 0] / n
+
+
+@aggregate("jackknife")
+def _of_pseudo_values(sums: np.ndarray, n: int, fields: Mapping[str, str]) -> np.ndarray:
     return sums[..., 0] / n
 
 
@@ -165,6 +172,17 @@ def paired_difference(score_a: Score, score_b: Score) -> Difference:
     low, high = interval(gaps)
     share = float((gaps > 0).mean() + 0.5 * (gaps == 0).mean())
     return Difference(value=score_a.value - score_b.value, low=low, high=high, probability=share)
+
+
+def pseudo_values(value: float, without: np.ndarray) -> np.ndarray:
+    """n × 1: what each source adds to a set-valued figure, so that their mean is the value (Tukey 1958), from the n
+    values with one source left out each.
+
+    To first order the figure is this mean. So resampling these rows gives intervals of differences, paired over
+    sources, whose width is the jackknife's, and repeats no source's texts, which would bias the figure itself.
+    """
+    rows = value + (len(without) - 1) * (without.mean() - without)
+    return np.asarray(rows, dtype=np.float64)[:, None]
 
 
 def jackknife(value: float, without: np.ndarray) -> tuple[float, float] | tuple[None, None]:

@@ -13,12 +13,13 @@ on the other half.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from diffq.report.frontier import REACHED, Frontier
+from diffq.report.crossfit import Estimate, crossfit, dominated_area, mean_gap
+from diffq.report.frontier import Frontier, Scaling, cloud_of, edges_of, scaling
 from diffq.report.points import Figure, Line, ReportPoint
 from diffq.report.power import Needed, needed
 
@@ -131,146 +132,113 @@ def _seed_ratio(a: ReportPoint, b: ReportPoint, metric: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Beats:
-    """Whether one line lies above another.
+    """Whether one line lies above another, in two senses; both with the optimism of choosing points taken out.
 
-    gap          mean difference in quality (positive: the line is better) over the diversity that both reach, with
-                 optimism taken out; probability: the share of resamples in which it is positive
-    span         the diversity that both reach; None, and no gap, where they share none
-    optimism     how much larger the gap looks when points are chosen and judged by the same sources
+    span       the diversity that both reach; None where they share none, and then there is no gap
+    gap        mean difference in quality over that span (positive: the line is better)
+    optimism   how much larger the gap looks when the same sources choose points and judge them
+    volume     difference of the hypervolumes, in percent of the report's rectangle; it needs no shared diversity, and
+               a line that reaches further has more of it
+    volume_optimism   likewise
     """
 
     line: str
     other: str
     span: tuple[float, float] | None
     gap: Difference | None
-    optimism: float = 0.0
+    optimism: float
+    volume: Difference
+    volume_optimism: float
 
 
 def beats(frontier: Frontier, line: Line, other: Line) -> Beats:
-    """Compares two lines where they overlap in diversity. Without an interval where a figure has no resamples."""
-    span = _shared(frontier, line, other)
-    points = [*line.points, *other.points]
-    values = _measured(frontier, points), _figures(frontier, points, "draws"), _figures(frontier, points, "halves")
-    gap, optimism = (None, 0.0)
-    if span is not None:
-        levels = np.unique(np.linspace(*span, LEVELS))
+    """Compares two lines. Differences are without an interval where a figure has no resamples.
 
-        def mean_gap(chosen: _Values, judged: _Values) -> np.ndarray:
-            one_LB, two_LB = (_quality(frontier, each, levels, chosen, judged) for each in (line, other))
-            gaps_LB = one_LB - two_LB
-            reached_LB = ~np.isnan(gaps_LB)
-            total_B, count_B = np.where(reached_LB, gaps_LB, 0).sum(0), reached_LB.sum(0)
-            return np.where(count_B > 0, total_B / np.maximum(count_B, 1), np.nan)
-
-        gap, optimism = _corrected(frontier.y, mean_gap, *values)
-    return Beats(line.label, other.label, span, gap, optimism)
-
-
-# Diversity and quality of every point by its key, 2 × B: as measured (B = 1), or resampled.
-_Values = dict[str, np.ndarray]
-_Statistic = Callable[[_Values, _Values], np.ndarray]
-"""(values that choose among points, values that judge the chosen ones) -> how much better the first line is, B."""
-
-
-def _measured(frontier: Frontier, points: Sequence[ReportPoint]) -> _Values:
-    return {point.key: values[:, None] for point, values in zip(points, frontier.values(points), strict=True)}
-
-
-def _figures(frontier: Frontier, points: Sequence[ReportPoint], what: str) -> _Values | None:
-    """`draws` (2 × B) or `halves` (2 × 2 × splits) of both axes of every point; None where one has none."""
-    found: _Values = {}
-    for point in points:
-        axes = [getattr(point.figures[name], what) for name in (frontier.x, frontier.y)]
-        if any(values is None for values in axes):
-            return None
-        found[point.key] = np.stack(axes)
-    return found
-
-
-def _corrected(
-    name: str, statistic: _Statistic, measured: _Values, drawn: _Values | None, split: _Values | None
-) -> tuple[Difference | None, float]:
-    """A statistic that chooses among points and judges the chosen ones, cross-fitted, and the optimism of choosing and
-    judging by the same sources.
-
-    The value is the mean over random splits of the sources, chosen on one half and judged on the other. The interval is
-    that of the bootstrap, shifted so that it lies about this value.
+    Equal figures in a resample count half for either. A line of one point is compared at that point's diversity, to
+    which the other line's slope carries it in every resample; lines whose points have no neighbour along a dial have
+    no curve, and no gap.
     """
-    naive = float(statistic(measured, measured)[0])
-    if np.isnan(naive):
-        return None, 0.0
-    if drawn is None or split is None:
-        return Difference(name, naive), 0.0
-    one, two = ({key: halves[:, at] for key, halves in split.items()} for at in (0, 1))
-    crossed = np.concatenate([statistic(one, two), statistic(two, one)])
-    resampled = statistic(drawn, drawn)
-    if min((~np.isnan(crossed)).mean(), (~np.isnan(resampled)).mean()) < REACHED:
-        return Difference(name, naive), 0.0
-    value = float(np.nanmean(crossed))
-    shifted = resampled[~np.isnan(resampled)]
-    shifted = shifted - shifted.mean() + value
-    low, high = _interval(shifted)
-    share = float((shifted > 0).mean() + 0.5 * (shifted == 0).mean())
-    return Difference(name, value, low, high, share), naive - value
+    points = [*line.points, *other.points]
+    cloud = cloud_of(frontier, points)
+    first = len(line.points)
+    sides = np.arange(first), np.arange(first, len(points))
+    curves = edges_of(line), edges_of(other)
+    turned = cloud.times(1, frontier.signs[1])
+    span = _shared(cloud.measured, sides) if all(map(_is_curve, curves, sides)) else None
+    gap = None
+    if span is not None:
+        gap = crossfit(mean_gap(curves, sides, np.unique(np.linspace(*span, LEVELS)), turned.measured), turned)
+    box = scaling(frontier)
+    volume = crossfit(lambda chosen, judged: _areas(box, sides, chosen, judged), cloud)
+    if volume is None:
+        raise ValueError(f"{line.label} and {other.label}: a figure is not a number")
+    return Beats(
+        line.label,
+        other.label,
+        span if gap is not None else None,
+        None if gap is None else _as_difference(frontier.y, gap),
+        0.0 if gap is None else gap.optimism,
+        _as_difference("hypervolume", volume),
+        volume.optimism,
+    )
 
 
-def _shared(frontier: Frontier, line: Line, other: Line) -> tuple[float, float] | None:
+def _is_curve(edges_E2: np.ndarray, side: np.ndarray) -> bool:
+    return len(edges_E2) > 0 or len(side) == 1
+
+
+def _as_difference(name: str, found: Estimate) -> Difference:
+    low, high = found.interval
+    return Difference(name, found.value, low, high, found.probability)
+
+
+def _shared(measured_P2: np.ndarray, sides: tuple[np.ndarray, np.ndarray]) -> tuple[float, float] | None:
     """The diversity that both lines reach, as measured; None where that is nothing."""
-    ends = [frontier.values(each.points)[:, 0] for each in (line, other)]
+    ends = [measured_P2[side, 0] for side in sides]
     low, high = max(e.min() for e in ends), min(e.max() for e in ends)
     return (float(low), float(high)) if low <= high else None
 
 
-def _quality(frontier: Frontier, line: Line, levels: np.ndarray, chosen: _Values, judged: _Values) -> np.ndarray:
-    """Signed quality (more is better) of a line at each of L levels, L × B; NaN where it does not reach the level.
-
-    `chosen` says which edge between two neighbours of a strand is the best at the level, and where on it the level
-    lies; `judged` what the edge is worth there. A line of one point is at its own level wherever that is.
-    """
-    sign = int(frontier.signs[1])
-    edges = [pair for strand in line.strands for pair in itertools.pairwise(strand.points)]
-    if not edges:
-        (only,) = {point.key for point in line.points} if len(line.points) == 1 else {""}
-        width = chosen[line.points[0].key].shape[1]
-        value = sign * judged[only][1] if only else np.full(width, np.nan)
-        return np.broadcast_to(value, (len(levels), width))
-    (x0, y0), (x1, y1) = (np.stack([chosen[pair[end].key] for pair in edges]).transpose(1, 0, 2) for end in (0, 1))
-    ends = [sign * np.stack([judged[pair[end].key][1] for pair in edges]) for end in (0, 1)]
-    left, right = (np.broadcast_to(end, x0.shape) for end in ends)
-    rows, column = [], np.arange(x0.shape[1])
-    for level in levels:
-        reached = (np.minimum(x0, x1) <= level) & (level <= np.maximum(x0, x1))
-        share = np.clip((level - x0) / np.where(x0 == x1, 1, x1 - x0), 0, 1)
-        best = np.where(reached, sign * (y0 + (y1 - y0) * share), -np.inf).argmax(0)
-        worth = left[best, column] + (right - left)[best, column] * share[best, column]
-        rows.append(np.where(reached.any(0), worth, np.nan))
-    return np.stack(rows)
+def _areas(box: Scaling, sides: tuple[np.ndarray, np.ndarray], chosen: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    one, two = (dominated_area(box.shares(chosen[side]), box.shares(judged[side])) for side in sides)
+    return 100 * (one - two)
 
 
 def to_tell(a: ReportPoint, b: ReportPoint, metric: str) -> Needed | None:
     """How many sources, and samples a source, tell two points apart in a metric at the intervals seen so far.
 
-    The draws' share of the variance is known where both are of several seeds. None where one has no resamples, or they
-    do not differ at all.
+    The draws' share of the variance is known where both are of several seeds; samples are counted over all of them.
+    None where one has no resamples, or they do not differ at all.
     """
     one, two = a.figures[metric], b.figures[metric]
     if one.draws is None or two.draws is None or one.value == two.value:
         return None
     seeds = min(len(a.seeds), len(b.seeds))
     variance = float(np.var(two.draws - one.draws, ddof=1))
-    noises = [_draw_noise(point, metric) for point in (a, b)]
-    known = [noise for noise in noises if noise is not None]
-    noise = sum(known) / seeds if len(known) == 2 else None
-    return needed(two.value - one.value, variance, a.sources, a.samples * seeds, noise)
+    now = a.samples * seeds
+    return needed(two.value - one.value, variance, a.sources, now, _noise(a, b, metric), (now, 2 * now, 4 * now))
 
 
-def _draw_noise(point: ReportPoint, metric: str) -> float | None:
-    """The variance of one seed's value that is due to its draws: half that between two seeds over equal sources."""
-    drawn = [p.figures[metric].draws for p in point.parts if metric in p.figures]
-    held = [d for d in drawn if d is not None]
-    if len(held) < 2:
+def _noise(a: ReportPoint, b: ReportPoint, metric: str) -> float | None:
+    """The part of the variance of b − a that is due to draws: half the variance between two seeds over equal sources.
+
+    Of equal seeds it is that of their differences, in which the noise that both points share has gone; of others the
+    sum of both points'. None where a point has a single seed.
+    """
+    one, two = (
+        {part.seed: part.figures[metric].draws for part in point.parts if metric in part.figures} for point in (a, b)
+    )
+    if a.seeds == b.seeds:
+        return _between([two[s] - one[s] for s in one if one[s] is not None and two.get(s) is not None])  # type: ignore[operator]
+    parts = [_between([d for d in held.values() if d is not None]) for held in (one, two)]
+    return None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
+
+
+def _between(seeds: list[np.ndarray]) -> float | None:
+    """The variance of the mean of several seeds' resamples that differs from seed to seed; None for a single seed."""
+    if len(seeds) < 2:
         return None
-    return float(np.mean([np.var(x - y, ddof=1) / 2 for x, y in itertools.combinations(held, 2)]))
+    return float(np.mean([np.var(x - y, ddof=1) / 2 for x, y in itertools.combinations(seeds, 2)])) / len(seeds)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from diffq.report.compare import Beats, Difference, beats, difference, differences, neighbours, pairing, to_tell
 from diffq.report.frontier import Frontier
 from diffq.report.points import Line, ReportPoint, long_dials
+from diffq.report.power import Needed
 from diffq.report.tables import ReportTable, show_interval
 
 MOST = 28
 """Pairs of lines that are compared; of more lines, each with the one that all are compared with."""
+
+FAR = 100
+"""Times the sources there are, beyond which a number of sources says only that a difference is nearly nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,23 @@ def findings(frontier: Frontier, against: Line, start: ReportPoint, metrics: Seq
 def pair_table(a: ReportPoint, b: ReportPoint, metrics: Sequence[str]) -> ReportTable:
     """Two points in every metric that both have."""
     names = list(dict.fromkeys([*metrics, *a.figures]))
-    rows = []
-    for d in differences(a, b, names):
+    rows, found = [], differences(a, b, names)
+    for d in found:
         one, two = (show_interval(p.figures[d.metric].value) for p in (a, b))
-        better = "lower" if a.figures[d.metric].sign < 0 else "higher"
-        rows.append([f"{d.metric} ({better} is better)", one, two, shown(d), chance(d), _times(d.narrower)])
+        better = a.figures[d.metric].direction.replace("none", "neither")
+        likely = "–" if better == "neither" else chance(d)
+        rows.append([f"{d.metric} ({better} is better)", one, two, shown(d), likely, _times(d.narrower)])
     heads = ["metric", f"a: {named(a)}", f"b: {named(b)}", "b − a", "P(b is better)", "narrower by pairing"]
-    note = "Paired over sources; figures of sets without statistics a source have no interval of their difference."
-    return ReportTable("The difference of two points", heads, rows, (note,))
+    notes = ["Paired over sources: both answered the same ones, and are resampled alike."]
+    if a.seeds != b.seeds:
+        notes.append("Their seeds differ, so they share no noise; intervals of points with equal seeds are narrower.")
+    bare = [d.metric for d in found if d.low is None]
+    if bare:
+        notes.append(
+            f"No interval for {', '.join(bare)}: no statistics a source are saved. Where it was scored before they were"
+            " kept, diffq score RUN adds them."
+        )
+    return ReportTable("The difference of two points", heads, rows, tuple(notes), tuple(map(asdict, found)))
 
 
 def above_table(frontier: Frontier, against: Line) -> ReportTable:
@@ -59,7 +72,7 @@ def above_table(frontier: Frontier, against: Line) -> ReportTable:
     pairs = list(itertools.combinations(lines, 2))
     if len(pairs) > MOST:
         pairs = [(line, against) for line in lines if line is not against]
-    rows = [_above_row(beats(frontier, one, two)) for one, two in pairs]
+    found = [beats(frontier, one, two) for one, two in pairs]
     heads = [
         "sampler",
         "and",
@@ -67,26 +80,36 @@ def above_table(frontier: Frontier, against: Line) -> ReportTable:
         f"mean gap in {frontier.y}",
         "P(the first is above)",
         "optimism",
+        "hypervolume, %",
+        "P(the first's is larger)",
     ]
     note = (
         "Points are chosen on one half of the sources and judged on the other; optimism is how much more the gap would"
-        " be if the same sources did both. Where two samplers share no diversity they cannot be compared."
+        " be if the same sources did both. Where two samplers share no diversity there is no gap; their hypervolumes"
+        " can still be compared, which reward reach."
     )
-    return ReportTable("Is one sampler's front above another's?", heads, rows, (note,))
+    return ReportTable(
+        "Is one sampler's front above another's?",
+        heads,
+        list(map(_above_row, found)),
+        (note,),
+        tuple(map(asdict, found)),
+    )
 
 
 def _above_row(found: Beats) -> list[str]:
     span = "none" if found.span is None else f"{found.span[0]:.4g} to {found.span[1]:.4g}"
     gap = found.gap
     cells = ["–", "–", "–"] if gap is None else [shown(gap), chance(gap), f"{found.optimism:+.2f}"]
-    return [found.line, found.other, span, *cells]
+    return [found.line, found.other, span, *cells, shown(found.volume), chance(found.volume)]
 
 
 def pairing_table(frontier: Frontier) -> ReportTable:
     """How much narrower the intervals of neighbours' differences are."""
-    rows = []
+    rows, data = [], []
     for metric in (frontier.y, frontier.x):
         found = pairing(frontier, metric)
+        data.append(asdict(found))
         for what, ratios in (
             ("equal sources", found.sources),
             ("equal noise (common random numbers)", found.numbers),
@@ -102,21 +125,28 @@ def pairing_table(frontier: Frontier) -> ReportTable:
     if rows and not any("noise" in row[1] for row in rows):
         notes.append("What equal noise is worth shows where a sweep has several seeds: seed=0,1,2.")
     heads = ["metric", "through", "narrower, median", "range", "pairs"]
-    return ReportTable("How much narrower pairing makes the intervals of differences", heads, rows, tuple(notes))
+    return ReportTable(
+        "How much narrower pairing makes the intervals of differences", heads, rows, tuple(notes), tuple(data)
+    )
 
 
 def dial_table(frontier: Frontier) -> ReportTable:
     """Each step along a dial, and how many sources it would take to be sure of it."""
-    rows = []
+    rows, data = [], []
     for line, a, b in neighbours(frontier):
         up, across = (difference(a.figures[name], b.figures[name]) for name in (frontier.y, frontier.x))
+        need = to_tell(a, b, frontier.y)
+        data.append(
+            {"sampler": line.label, "a": a.key, "b": b.key, "differences": [asdict(up), asdict(across)]}
+            | {"needed": None if need is None else asdict(need)}
+        )
         rows.append(
             [
                 line.label,
                 f"{long_dials(a, line.varying)} → {long_dials(b, line.varying)}",
                 shown(up),
                 shown(across),
-                _sources(up, a, b, frontier.y),
+                "clear" if up.clear else _sources(need, FAR * a.sources),
             ]
         )
     heads = ["sampler", "step", f"{frontier.y}", f"{frontier.x}", f"to be sure of {frontier.y}"]
@@ -125,15 +155,14 @@ def dial_table(frontier: Frontier) -> ReportTable:
         " this size excludes zero with a probability of 80 %; fewer with more samples a source, where several seeds"
         " tell how noisy the draws are."
     )
-    return ReportTable("What a step along a dial does", heads, rows, (note,))
+    return ReportTable("What a step along a dial does", heads, rows, (note,), tuple(data))
 
 
-def _sources(found: Difference, a: ReportPoint, b: ReportPoint, metric: str) -> str:
-    if found.clear:
-        return "clear"
-    need = to_tell(a, b, metric)
+def _sources(need: Needed | None, most: int) -> str:
     if need is None:
         return "–"
+    if need.sources > most:
+        return f"more than {most:,} sources"
     text = f"{need.sources:,} sources"
     if need.with_samples:
         samples, sources = need.with_samples[-1]
@@ -144,16 +173,17 @@ def _sources(found: Difference, a: ReportPoint, b: ReportPoint, metric: str) -> 
 def baseline_table(frontier: Frontier, start: ReportPoint) -> ReportTable:
     """Every point's difference from the baseline."""
     base = next((p for p in frontier.points if start.key in (p.key, *(part.key for part in p.parts))), None)
-    rows = []
+    rows, data = [], []
     for line in frontier.lines:
         for point in line.points if base is not None and line.kind == "point" else ():
             if base is None or point.key == base.key:
                 continue
             up, across = (difference(base.figures[n], point.figures[n]) for n in (frontier.y, frontier.x))
             rows.append([line.label, long_dials(point, line.varying), shown(up), shown(across), chance(up)])
+            data.append({"a": base.key, "b": point.key, "differences": [asdict(up), asdict(across)]})
     title = f"Differences from the baseline ({named(base)})" if base is not None else "Differences from the baseline"
     heads = ["sampler", "dials", frontier.y, frontier.x, f"P(better {frontier.y})"]
-    return ReportTable(title, heads, rows)
+    return ReportTable(title, heads, rows, data=tuple(data))
 
 
 def named(point: ReportPoint) -> str:

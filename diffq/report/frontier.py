@@ -8,20 +8,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from diffq.errors import UserError, unknown
-from diffq.report.pareto import hypervolume, interpolate, on_front
+from diffq.report.crossfit import Cloud, crossfit, dominated_area, heights, mean_gap, slopes
+from diffq.report.pareto import interpolate, on_front
 from diffq.report.points import Figure, Line, ReportPoint, make_lines
 from diffq.report.seeds import pool_seeds
 
 UNBOUNDED = ("vendi", "kl", "seconds", "tokens_per_second", "nfe_calls", "nfe_rows", "peak_memory")
 """Metrics (by the beginning of their names) that are not between 0 and 100."""
-
-REACHED = 0.95  # a resampled interval is given where at least this share of the resamples reaches the level
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,25 @@ class Frontier:
         """2 × B resampled values of x and y, paired; None where either has none."""
         x, y = point.figures[self.x].draws, point.figures[self.y].draws
         return None if x is None or y is None else np.stack([x, y])
+
+
+def cloud_of(frontier: Frontier, points: Sequence[ReportPoint]) -> Cloud:
+    """What is known of the x and y of some points."""
+
+    def together(what: str) -> np.ndarray | None:
+        held = [[getattr(point.figures[name], what) for name in (frontier.x, frontier.y)] for point in points]
+        return None if any(values is None for row in held for values in row) else np.array(held)
+
+    return Cloud(frontier.values(points), together("draws"), together("halves"))
+
+
+def edges_of(line: Line) -> np.ndarray:
+    """E × 2: the pairs of the line's points, by their number, that are neighbours along a dial."""
+    pairs, start = [], 0
+    for strand in line.strands:
+        pairs += [(start + at, start + at + 1) for at in range(len(strand.points) - 1)]
+        start += len(strand.points)
+    return np.array(pairs, dtype=int).reshape(-1, 2)
 
 
 def build_frontier(points: Sequence[ReportPoint], nulls: Sequence[ReportPoint], x: str, y: str) -> Frontier:
@@ -126,12 +144,17 @@ def _points(count: int) -> str:
 @dataclass(frozen=True)
 class Volume:
     """The hypervolume of a line, or of all points: the share of the rectangle between the reference point and the
-    other corner that is dominated, 0 … 1."""
+    other corner that is dominated, 0 … 1.
+
+    value     where halves of the sources are known, that of points chosen on one half and judged on the other
+    measured  that of the figures as they are, which is the larger the more noisy points there are
+    """
 
     label: str
     value: float
     low: float | None = None
     high: float | None = None
+    measured: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +164,12 @@ class Scaling:
     worst: tuple[float, float]
     best: tuple[float, float]
     bounded: tuple[bool, bool]
+
+    def shares(self, values_P2B: np.ndarray) -> np.ndarray:
+        """The place of x and y between worst (0) and best (1)."""
+        worst, best = np.array(self.worst), np.array(self.best)
+        span = np.where(best == worst, 1.0, best - worst)
+        return (values_P2B - worst[:, None]) / span[:, None]
 
     def describe(self, x: str, y: str) -> str:
         """`reference point self_bleu=100, bleu=0; scaled by …`."""
@@ -177,26 +206,22 @@ def volumes(frontier: Frontier) -> tuple[list[Volume], Scaling]:
 
 
 def _volume(frontier: Frontier, label: str, points: Sequence[ReportPoint], box: Scaling) -> Volume:
-    worst, best = np.array(box.worst), np.array(box.best)
-    span = np.where(best == worst, 1.0, best - worst)
-
-    def share(values_P2: np.ndarray) -> float:
-        return hypervolume((values_P2 - worst) / span, np.zeros(2))
-
-    value = share(frontier.values(points))
-    drawn = [frontier.draws(point) for point in points]
-    present = [d for d in drawn if d is not None]
-    if len(present) < len(points):
-        return Volume(label, value)
-    resampled = [share(values) for values in np.stack(present).transpose(2, 0, 1)]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Volume(label, value, float(low), float(high))
+    found = crossfit(
+        lambda chosen, judged: dominated_area(box.shares(chosen), box.shares(judged)), cloud_of(frontier, points)
+    )
+    if found is None:
+        raise ValueError(f"{label}: a figure is not a number")
+    low, high = found.interval
+    return Volume(label, found.value, low, high, found.measured)
 
 
 @dataclass(frozen=True)
 class AtLevel:
     """A line's quality at one level of diversity, and how much better that is than another line's (`gain`, positive
-    where it is better). None where the line does not reach the level, or there is nothing to resample."""
+    where it is better). None where the line does not reach the level, or there is nothing to resample.
+
+    Both with the optimism of choosing the best strand taken out; `measured` is the quality with it.
+    """
 
     level: float
     label: str
@@ -206,6 +231,7 @@ class AtLevel:
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
+    measured: float | None = None
 
 
 def reference_line(frontier: Frontier) -> Line:
@@ -222,34 +248,52 @@ def reference_line(frontier: Frontier) -> Line:
 def at_equal_diversity(
     frontier: Frontier, levels: Sequence[float] | None = None, against: Line | None = None
 ) -> list[AtLevel]:
-    """Quality of every line at each level of diversity, by linear interpolation along its strands.
+    """Quality of every line at each level of diversity, by linear interpolation along its strands, of which the best
+    counts: chosen on one half of the sources and judged on the other.
 
-    Of several strands the best counts, chosen anew in every resample. levels: at most five round values that at least
-    two lines reach, where None. against: `reference_line`, where None.
+    levels: at most five round values that at least two lines reach, where None. against: `reference_line`, where None.
     """
     compared = against or reference_line(frontier)
-    chosen: list[tuple[float, np.ndarray | None]]
-    chosen = [(level, None) for level in (levels if levels is not None else _levels(frontier))]
+    chosen = list(levels if levels is not None else _levels(frontier))
     if levels is None and len(compared.points) == 1:  # a single point is met at its own diversity alone
-        drawn = compared.points[0].figures[frontier.x].draws
-        own_level = float(frontier.values(compared.points)[0, 0])
-        chosen = [entry for entry in chosen if entry[0] != own_level] + [(own_level, drawn)]
-    rows = []
-    for level, draws in sorted(chosen, key=lambda entry: entry[0]):
-        other = line_at(frontier, compared, level, draws)
-        for line in frontier.lines:
-            own = line_at(frontier, line, level, draws)
-            rows.append(_compare(frontier, line, level, own, other, line is compared))
-    return rows
+        chosen = list({*chosen, float(frontier.values(compared.points)[0, 0])})
+    return [_at(frontier, line, compared, level) for level in sorted(chosen) for line in frontier.lines]
 
 
-def line_at(
-    frontier: Frontier, line: Line, level: float, level_B: np.ndarray | None = None
-) -> tuple[float, np.ndarray | None]:
-    """The line's quality at a level of diversity (NaN where it does not reach it), and its resampled values.
+def _at(frontier: Frontier, line: Line, other: Line, level: float) -> AtLevel:
+    sign, levels, edges = float(frontier.signs[1]), np.array([level]), edges_of(line)
+    own = cloud_of(frontier, line.points).times(1, sign)
+    slope = slopes(edges, levels, own.measured)
+    found = crossfit(lambda chosen, judged: heights(edges, levels, chosen, judged, slope)[0], own)
+    if found is None or not _reaches(frontier, line, level):
+        return AtLevel(level, line.label, None)
+    low, high = found.interval
+    if sign < 0 and low is not None and high is not None:
+        low, high = -high, -low
+    made = AtLevel(level, line.label, sign * found.value, low, high, measured=sign * found.measured)
+    if line is other or not _reaches(frontier, other, level):
+        return made
+    first, count = len(line.points), len(line.points) + len(other.points)
+    both = cloud_of(frontier, [*line.points, *other.points]).times(1, sign)
+    sides = np.arange(first), np.arange(first, count)
+    gap = crossfit(mean_gap((edges, edges_of(other)), sides, levels, both.measured), both)
+    if gap is None:
+        return made
+    low, high = gap.interval
+    return replace(made, gain=gap.value, gain_low=low, gain_high=high)
 
-    level_B: the level in each resample, where it is itself measured.
-    """
+
+def _reaches(frontier: Frontier, line: Line, level: float) -> bool:
+    """Whether a line can be read at a level: along its strands, or at its one point's own. (Gaps between strands are
+    found when it is read.)"""
+    if any(len(strand.points) > 1 for strand in line.strands):
+        return True
+    return len(line.points) == 1 and float(frontier.values(line.points)[0, 0]) == level
+
+
+def line_at(frontier: Frontier, line: Line, level: float) -> tuple[float, np.ndarray | None]:
+    """The line's quality at a level of diversity as measured (NaN where it does not reach it), and its resampled
+    values."""
     sign = int(frontier.signs[1])
     best, resampled = [], []
     for strand in line.strands:
@@ -258,37 +302,11 @@ def line_at(
         drawn = [d for d in map(frontier.draws, strand.points) if d is not None]
         if len(drawn) == len(strand.points):
             stacked = np.stack(drawn)
-            resampled.append(interpolate(stacked[:, 0], sign * stacked[:, 1], level if level_B is None else level_B))
+            resampled.append(interpolate(stacked[:, 0], sign * stacked[:, 1], level))
     value = max((b for b in best if not math.isnan(b)), default=math.nan)
     if len(resampled) < len(line.strands):
         return sign * value, None
     return sign * value, sign * np.fmax.reduce(resampled)
-
-
-def _compare(
-    frontier: Frontier,
-    line: Line,
-    level: float,
-    own: tuple[float, np.ndarray | None],
-    other: tuple[float, np.ndarray | None],
-    same: bool,
-) -> AtLevel:
-    value, draws = own
-    if math.isnan(value):
-        return AtLevel(level, line.label, None)
-    low, high = _quantiles(draws)
-    if same or math.isnan(other[0]):
-        return AtLevel(level, line.label, value, low, high)
-    sign = float(frontier.signs[1])
-    gap = None if draws is None or other[1] is None else sign * (draws - other[1])
-    return AtLevel(level, line.label, value, low, high, sign * (value - other[0]), *_quantiles(gap))
-
-
-def _quantiles(draws: np.ndarray | None) -> tuple[float | None, float | None]:
-    if draws is None or np.isnan(draws).mean() > 1 - REACHED:
-        return None, None
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _levels(frontier: Frontier, most: int = 5) -> list[float]:

@@ -27,7 +27,7 @@ class Figure:
 
     draws    its values in bootstrap resamples of the sources, where there are any
     halves   its values over either half of the sources, 2 × splits, likewise
-    between  the standard deviation between seeds, where the point is of several
+    between  the standard deviation between seeds, where the point is of several (their range is in its `parts`)
     """
 
     name: str

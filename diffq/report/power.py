@@ -5,9 +5,10 @@ and the noise of the draws, which falls with the number s of samples a source as
 
     Var(difference) = (between + within / s) / n
 
-Two seeds of one point differ by draws alone, so they give the second part: Var(seed a − seed b) = 2·noise/(n·s), of
-which a difference between two points has the sum of both points' noises, if their draws were independent. Common random
-numbers make it smaller, so the figures for more samples are bounds in that case.
+Two seeds over the same sources differ by draws alone, so half the variance between them is the second part: between two
+seeds of a difference (a − b with equal seeds, which share their noise), or between two seeds of either point, summed,
+where their draws are independent. With a single seed it is not known; then m times as many samples save at most a
+factor of m in sources, and perhaps nothing.
 """
 
 from __future__ import annotations
@@ -48,8 +49,7 @@ def needed(
 
     variance   of the difference as it was measured: that of its bootstrap resamples
     sources, samples   how many there were
-    noise      the part of `variance` that is due to the draws (half the variance between two seeds, of each point), or
-               None where there is one seed alone
+    noise      the part of `variance` that is due to the draws, or None where there is one seed alone
 
     Normal approximation: n = (z_0.975 + z_0.80)² · n₀ · Var / difference². Raises ValueError for a difference of zero,
     which no number of sources shows.

@@ -19,20 +19,24 @@ _PIPE_WIDTH = 1000  # nothing is folded where the output is no terminal
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table of a report, ready to be shown anywhere, with what one should know about it."""
+    """A table of a report, ready to be shown anywhere, with what one should know about it.
+
+    data   the same as plain data, an entry a row, with numbers in full
+    """
 
     title: str
     heads: Sequence[str]
     cells: Sequence[Sequence[str]]
     notes: tuple[str, ...] = ()
+    data: tuple[Mapping[str, Any], ...] = ()
 
 
 def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
     """One flat mapping a point, null lines last: what frontier.csv holds.
 
     `dial_…` for every dial that any sampler here has, `METRIC`, `METRIC_low`, `METRIC_high` for every figure (and
-    `METRIC_between_seeds`, a standard deviation, where points are means over several), then nfe_calls, nfe_rows and
-    seconds of the whole run, rows it sampled, key and folder. None where there is nothing.
+    `METRIC_sd_of_seeds`, `METRIC_least_seed`, `METRIC_greatest_seed`, where points are means over several), then
+    nfe_calls, nfe_rows and seconds of the whole run, rows it sampled, key and folder. None where there is nothing.
     """
     everything = [*frontier.points, *frontier.nulls]
     dials = list(dict.fromkeys(name for point in everything for name in point.dials))
@@ -42,7 +46,7 @@ def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
     for point in everything:
         row: dict[str, Any] = {
             "kind": point.kind, "sampler": point.sampler, "model": point.model, "length": point.length,
-            "seed": " ".join(map(str, point.seeds)), "s": point.samples, "n": point.sources,
+            "seed": " ".join(map(str, point.seeds)), "seeds": len(point.seeds), "s": point.samples, "n": point.sources,
             "on_front": point.key in frontier.front,
         }  # fmt: skip
         row |= {f"dial_{name}": point.dials.get(name) for name in dials}
@@ -52,7 +56,12 @@ def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
             row[f"{name}_low"] = figure.low if figure else None
             row[f"{name}_high"] = figure.high if figure else None
             if name in spread:
-                row[f"{name}_between_seeds"] = figure.between if figure else None
+                low, high = seed_range(point, name) or (None, None)
+                row |= {
+                    f"{name}_sd_of_seeds": figure.between if figure else None,
+                    f"{name}_least_seed": low,
+                    f"{name}_greatest_seed": high,
+                }
         row |= {name: point.costs.get(name) for name in ("nfe_calls", "nfe_rows", "seconds", "rows")}
         rows.append(row | {"key": point.key, "folder": point.folder})
     return rows
@@ -88,22 +97,36 @@ def table(frontier: Frontier, metrics: Sequence[str] = (), brief: bool = False) 
     varying = {line.label: varying_dials(line.points) for line in frontier.lines}
     several = any(p.parts for p in frontier.points)
     if several:
-        heads[6:6] = ["seeds", f"sd of {frontier.y}", f"sd of {frontier.x}"]
+        heads[6:6] = ["seeds", *(f"{name} between seeds" for name in names[:2])]
     cells = []
     for line in frontier.lines:
         if brief and line.kind == "null":
             continue
         for point in line.points:
             dials = long_dials(point, varying[line.label] or point.changed or ("scale", "temperature", "steps"))
-            spread = [point.figures[name].between if name in point.figures else None for name in names[:2]]
             cells.append(
                 ["*" if point.key in frontier.front else "", line.label, dials, point.length or "–"]
                 + [str(point.samples), str(point.sources)]
-                + ([str(len(point.seeds)), *map(_number, spread)] if several else [])
+                + ([str(len(point.seeds)), *(show_seeds(point, name) for name in names[:2])] if several else [])
                 + [show_figure(point, name, brief and name not in (frontier.x, frontier.y)) for name in names]
                 + [_nfe(point), _number(point.costs.get("seconds"))]
             )
     return heads, cells
+
+
+def seed_range(point: ReportPoint, name: str) -> tuple[float, float] | None:
+    """The least and the greatest value of a point's seeds; None where it is of one seed."""
+    values = [part.figures[name].value for part in point.parts if name in part.figures]
+    return (min(values), max(values)) if values and name in point.figures else None
+
+
+def show_seeds(point: ReportPoint, name: str) -> str:
+    """`sd 0.41, 20.9 to 21.8`, or a dash for a point of one seed."""
+    ends = seed_range(point, name)
+    if ends is None:
+        return "–"
+    low, high = map(show_interval, ends)
+    return f"sd {_number(point.figures[name].between)}, {low} to {high}"
 
 
 def show_figure(point: ReportPoint, name: str, bare: bool = False) -> str:
@@ -137,13 +160,16 @@ def _number(value: float | None) -> str:
 
 
 def volume_table(volumes: Sequence[Volume]) -> tuple[list[str], list[list[str]]]:
-    """Hypervolumes in percent of the rectangle."""
+    """Hypervolumes in percent of the rectangle: with the optimism of choosing points taken out, and as measured."""
 
     def percent(value: float | None) -> float | None:
         return None if value is None else 100 * value
 
-    rows = [[v.label, show_interval(percent(v.value), percent(v.low), percent(v.high))] for v in volumes]
-    return ["", "hypervolume, %"], rows
+    rows = [
+        [v.label, show_interval(percent(v.value), percent(v.low), percent(v.high)), show_interval(percent(v.measured))]
+        for v in volumes
+    ]
+    return ["", "hypervolume, %", "as measured"], rows
 
 
 def level_table(frontier: Frontier, rows: Sequence[AtLevel], against: str) -> tuple[list[str], list[list[str]]]:

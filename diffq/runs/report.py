@@ -34,6 +34,7 @@ from diffq.report.frontier import (
 )
 from diffq.report.paper import PaperTable, claim_table, compare_with_paper, delta_table
 from diffq.report.points import ReportPoint
+from diffq.report.seeds import pool_seeds
 from diffq.report.tables import ReportTable, level_table, print_table, table, to_json, volume_table
 from diffq.runs.judging import Judges
 from diffq.runs.nulls import read_nulls, score_nulls
@@ -120,9 +121,11 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
     spec = _paper(config, judges)
     x, y = axis_of(config, "x", wanted.x), axis_of(config, "y", wanted.y)
     named = {x, y, *(row["metric"] for row in spec.get("deltas", ()))} if spec else {x, y}
-    if len(selection.chosen) == 2:  # the two are compared in every metric
-        named |= {metric.name for metric in config.metric.metrics}
-    points = [_point(selection, number, named) for number in range(len(selection.chosen))]
+    points = [_point(selection, number) for number in range(len(selection.chosen))]
+    if len(pool_seeds(points)) == 2:  # the two are compared in every metric
+        named |= {name for point in points for name in point.figures}
+    places = [chosen.point for chosen in selection.chosen]
+    points = [_resampled(point, at.per_source(), named) for point, at in zip(points, places, strict=True)]
     folder = selection.folder or selection.store.reports / _name(points)
     nulls, notes = _nulls(folder, selection, points, config, judges, (x, y))
     frontier = build_frontier(points, nulls, x, y)
@@ -175,11 +178,10 @@ def _paper(config: Config, judges: Judges) -> dict[str, Any]:
     return read_mapping(group_files("paper", search_dirs(judges.config_dirs))[config.choices.paper])
 
 
-def _point(selection: Selection, number: int, named: set[str]) -> ReportPoint:
-    """One point, with resampled values for the figures that intervals of differences are wanted of."""
+def _point(selection: Selection, number: int) -> ReportPoint:
+    """One point as its record says."""
     chosen = selection.chosen[number]
-    point = ReportPoint.of(read_record(selection.store, chosen.point.folder), chosen.sampler, chosen.samples)
-    return _resampled(point, chosen.point.per_source(), named)
+    return ReportPoint.of(read_record(selection.store, chosen.point.folder), chosen.sampler, chosen.samples)
 
 
 def _resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:

@@ -99,8 +99,9 @@ def score_points(
 ) -> list[Scored]:
     """Scores every point of a selection, each once, and writes metrics.json and per_source.npz into its folder.
 
-    A score whose signature is there already is not computed again. UserError, before anything is computed, for a
-    metric whose package is missing, and before a point is scored, for one that it cannot feed.
+    A score whose signature is there already is not computed again, unless its statistics a source are missing.
+    UserError, before anything is computed, for a metric whose package is missing, and before a point is scored, for
+    one that it cannot feed.
     """
     check_available(metrics)
     found: dict[tuple[Path, int], Scored] = {}
@@ -129,7 +130,12 @@ def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int
     kept, _ = usable(metrics, answers.given(), answers.samples)
     held = point.metrics()
     signatures = {metric.signature(answers): metric for metric in kept}
-    missing = [metric for signature, metric in signatures.items() if signature not in held]
+    kept_rows = point.per_source()
+    missing = [  # the first points were scored before set-valued figures had statistics
+        metric
+        for signature, metric in signatures.items()
+        if signature not in held or ("|agg:jackknife|" in signature and signature not in kept_rows)
+    ]
     if missing:
         scores = evaluate(missing, answers)
         statistics = {s.signature: s.per_source for s in scores if s.per_source is not None}

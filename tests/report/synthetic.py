@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 
+from diffq.metrics.intervals import halves, resample, value_of
 from diffq.report.points import Figure, ReportPoint
 
 B = 200
@@ -64,3 +65,23 @@ def frontier_points() -> tuple[list[ReportPoint], list[ReportPoint]]:
     nulls = [point("corrupt", 31 - 25 * q, 16 * (1 - q) ** 2, kind="null", q=q) for q in (0, 0.1, 0.2, 0.4, 0.7, 1.0)]
     nulls += [point("copy", 31 + 60 * q, 15 + 4 * q, kind="null", q=q) for q in (0, 0.1, 0.2, 0.4, 0.7, 1.0)]
     return points, nulls
+
+
+def mean_figure(name: str, rows: np.ndarray, direction: str) -> Figure:
+    """A mean over sources, as a report has it."""
+    signature = f"{name}|s:3|agg:mean|v:1"
+    draws = resample(rows[:, None], signature)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    value = value_of(rows[:, None], signature)
+    return Figure(name, value, signature, direction, float(low), float(high), draws, halves(rows[:, None], signature))
+
+
+def of(sampler: str, x: np.ndarray, y: np.ndarray, seed: int = 0, checkpoint: str = "", **dials: float) -> ReportPoint:
+    """A point whose sources have diversities x (less is better) and qualities y."""
+    key = f"{sampler} {dials} {seed} {checkpoint}"
+    return ReportPoint(
+        key=key, folder=key, sampler=sampler, canonical=sampler, dataset="d", model="m", process="gaussian",
+        length="oracle", seed=seed, samples=3, sources=len(x), sources_digest="d", dials=dials, changed=tuple(dials),
+        figures={"self_bleu": mean_figure("self_bleu", x, "lower"), "bleu": mean_figure("bleu", y, "higher")},
+        checkpoint=checkpoint,
+    )  # fmt: skip

@@ -6,96 +6,20 @@ with which a right implementation would have failed for other seeds.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from synthetic import frontier_points, point
+from synthetic import frontier_points, of, point
 
-from diffq.metrics.intervals import halves, resample, value_of
-from diffq.report.compare import beats, difference, neighbours, pairing, to_tell
+from diffq.report.compare import difference, neighbours, pairing, to_tell
 from diffq.report.findings import findings, pair_table
 from diffq.report.frontier import build_frontier, reference_line
 from diffq.report.points import Figure, ReportPoint
 from diffq.report.power import needed
 from diffq.report.seeds import pool_seeds
-
-
-def figure(name: str, rows: np.ndarray, direction: str) -> Figure:
-    """A mean over sources, as a report has it."""
-    signature = f"{name}|s:3|agg:mean|v:1"
-    draws = resample(rows[:, None], signature)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    value = value_of(rows[:, None], signature)
-    return Figure(name, value, signature, direction, float(low), float(high), draws, halves(rows[:, None], signature))
-
-
-def of(sampler: str, x: np.ndarray, y: np.ndarray, seed: int = 0, checkpoint: str = "", **dials: float) -> ReportPoint:
-    """A point whose sources have diversities x (less is better) and qualities y."""
-    key = f"{sampler} {dials} {seed} {checkpoint}"
-    return ReportPoint(
-        key=key, folder=key, sampler=sampler, canonical=sampler, dataset="d", model="m", process="gaussian",
-        length="oracle", seed=seed, samples=3, sources=len(x), sources_digest="d", dials=dials, changed=tuple(dials),
-        figures={"self_bleu": figure("self_bleu", x, "lower"), "bleu": figure("bleu", y, "higher")},
-        checkpoint=checkpoint,
-    )  # fmt: skip
-
-
-def line_points(rng, name: str, sources, strands: int, lift: float = 0.0, noise: float = 12.0, n: int = 100):
-    """Strands that all lie on one true curve, `lift` higher."""
-    made = []
-    for strand in range(strands):
-        for step in range(4):
-            x = 40 + 10 * step + sources[0] + rng.normal(0, noise, n)
-            y = 20 - 0.3 * step + lift + sources[1] + rng.normal(0, noise, n)
-            made.append(of(name, x, y, scale=float(strand), temperature=step / 4))
-    return made
-
-
-def frontier(rng, strands: tuple[int, int], lift: float = 0.0):
-    sources = rng.normal(0, 8, (2, 100))
-    points = line_points(rng, "a", sources, strands[0], lift) + line_points(rng, "b", sources, strands[1])
-    return build_frontier(points, [], "self_bleu", "bleu")
-
-
-@pytest.mark.parametrize("strands", [(1, 1), (1, 3), (3, 3)])
-def test_equal_fronts_are_told_apart_as_rarely_as_promised(strands):
-    """60 worlds in which both samplers are equal: the 95 % interval misses zero in at most 9 (a binomial of 0.05, or
-    0.07 to be generous, exceeds that with probability 0.01), and the gap is no more than 4 standard errors from zero,
-    which without cross-fitting it is by far for (1, 3)."""
-    gaps, missed, naive = [], 0, []
-    for seed in range(60):
-        made = frontier(np.random.default_rng(seed), strands)
-        found = beats(made, *made.lines)
-        gaps.append(found.gap.value)
-        naive.append(found.gap.value + found.optimism)
-        missed += found.gap.clear
-    assert missed <= 9
-    error = np.std(gaps) / np.sqrt(60)
-    assert abs(np.mean(gaps)) < 4 * error
-    if strands == (1, 3):
-        assert np.mean(naive) < -2 * error
-
-
-def test_a_front_that_is_above_is_found():
-    """A lift of 3 against a standard error of about 0.9, in 20 worlds: fewer than 12 clear verdicts have probability
-    below 0.001."""
-    worlds = [frontier(np.random.default_rng(seed), (1, 1), lift=3.0) for seed in range(20)]
-    found = [beats(made, *made.lines).gap for made in worlds]
-    assert sum(f.clear and f.value > 0 for f in found) >= 12
-    assert np.mean([f.probability for f in found]) > 0.95
-    turned = [beats(made, made.lines[1], made.lines[0]).gap for made in worlds]
-    assert [f.value for f in turned] == pytest.approx([-f.value for f in found])
-
-
-def test_fronts_that_share_no_diversity_are_not_compared():
-    rng = np.random.default_rng(0)
-    points = [of("a", rng.normal(10, 1, 50), rng.normal(20, 1, 50), scale=s) for s in (1.0, 2.0)]
-    points += [of("b", rng.normal(70 + s, 1, 50), rng.normal(20, 1, 50), scale=s) for s in (1.0, 2.0)]
-    made = build_frontier(points, [], "self_bleu", "bleu")
-    found = beats(made, *made.lines)
-    assert (found.span, found.gap) == (None, None)
-    around = [of("a", rng.normal(10 * s, 1, 50), rng.normal(20, 1, 50), scale=s) for s in (0.5, 1.5)]
-    alone = build_frontier([*around, of("b", rng.normal(10, 1, 50), rng.normal(25, 1, 50))], [], "self_bleu", "bleu")
-    assert beats(alone, alone.lines[1], alone.lines[0]).gap.value == pytest.approx(5, abs=1)
+from diffq.report.tables import frontier_rows, table
 
 
 def test_a_difference_is_paired_over_sources():
@@ -193,6 +117,34 @@ def test_two_points_tell_how_many_sources_they_need():
     single = build_frontier(seeded(np.random.default_rng(3), 1, 0.0), [], "self_bleu", "bleu")
     assert to_tell(*next(neighbours(single))[1:], "bleu").with_samples == ()
     assert to_tell(pair[1], pair[1], "bleu") is None
+    assert need.with_samples[0] == (9, need.sources)  # three seeds of three samples
+
+
+def test_what_more_samples_are_worth_is_what_differs_between_seeds():
+    """Differences here are noise of the draws alone, so four times the samples make do with a quarter of the sources:
+    within 20 %, for three pairs of seeds over 300 sources."""
+    own = build_frontier(seeded(np.random.default_rng(4), 3, 0.75), [], "self_bleu", "bleu")
+    a, b = own.points
+    need = to_tell(a, b, "bleu")
+    once, _, four = (sources for _, sources in need.with_samples)
+    assert four == pytest.approx(once / 4, rel=0.2)
+    other = replace(b, parts=tuple(replace(part, seed=part.seed + 10) for part in b.parts))
+    assert to_tell(a, other, "bleu").with_samples[-1][1] <= four  # unpaired noise is larger, and taken for more of it
+
+
+def test_seeds_show_how_far_they_lie_apart():
+    made = build_frontier(seeded(np.random.default_rng(2), 3, 0.5), [], "self_bleu", "bleu")
+    row, point = frontier_rows(made)[0], made.points[0]
+    values = [part.figures["bleu"].value for part in point.parts]
+    assert (row["seed"], row["seeds"]) == ("0 1 2", 3)
+    assert (row["bleu_least_seed"], row["bleu_greatest_seed"]) == (min(values), max(values))
+    assert row["bleu_sd_of_seeds"] == pytest.approx(np.std(values, ddof=1))
+    heads, cells = table(made)
+    shown = cells[0][heads.index("bleu between seeds")]
+    assert shown.startswith("sd ")
+    assert f"{min(values):.1f} to {max(values):.1f}" in shown
+    single = build_frontier(seeded(np.random.default_rng(2), 1, 0.5), [], "self_bleu", "bleu")
+    assert "bleu_sd_of_seeds" not in frontier_rows(single)[0]
 
 
 def test_the_tables_of_a_report():
@@ -202,9 +154,16 @@ def test_the_tables_of_a_report():
     titles = [table.title for table in found.tables]
     assert titles[0] == "Is one sampler's front above another's?"
     assert "Differences from the baseline (dpmpp steps 30, scale 1, temperature 0)" in titles
-    for table in found.tables:
-        assert {len(row) for row in table.cells} == {len(table.heads)}
+    for shown in found.tables:
+        assert {len(row) for row in shown.cells} == {len(shown.heads)}
+        assert json.loads(json.dumps(shown.data, allow_nan=False))
+    above = found.tables[0].data[0]
+    assert {"line", "other", "span", "gap", "optimism", "volume", "volume_optimism"} <= set(above)
     two = build_frontier(points[:2], [], "self_bleu", "bleu")
     (pair,) = findings(two, two.lines[0], points[0], ("bleu", "rouge_l")).tables
     assert [row[0].split()[0] for row in pair.cells] == ["bleu", "rouge_l", "self_bleu"]
-    assert pair_table(points[0], point("x", 1, 2), ()).cells
+    bare = point("x", 1, 2)
+    bare = replace(bare, figures={k: replace(f, draws=None) for k, f in bare.figures.items()})
+    unknown = pair_table(points[0], bare, ())
+    assert [row["low"] for row in unknown.data] == [None] * 3
+    assert unknown.notes[-1].startswith("No interval for self_bleu, bleu, rouge_l: no statistics a source")

@@ -12,6 +12,7 @@ from made_up_store import make_store
 from diffq.config import Request
 from diffq.errors import UserError
 from diffq.runs import nulls, report, score
+from diffq.runs.selection import select
 
 
 def request(store, *words, runs=(), json=True):
@@ -80,6 +81,20 @@ def test_loose_points_are_reported_under_reports(scored, capsys):
     files = json.loads(capsys.readouterr().out)["files"]
     assert all(f.startswith(str(store.reports)) for f in files)
     assert len(list(store.reports.iterdir())) == 1
+
+
+def test_two_points_are_compared_in_every_metric(scored, capsys):
+    store, _ = scored
+    runs = [point.folder for point in select(store, []).points[:2]]
+    score.run(request(store, "metric=distinct_1_corpus", runs=runs))
+    capsys.readouterr()
+    report.run(request(store, runs=runs))
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    found = {row["metric"]: row for row in table["data"]}
+    assert {"validity", "self_bleu", "coverage", "distinct_1_corpus"} <= set(found)
+    for name in ("validity", "coverage", "distinct_1_corpus"):
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+        assert 0 <= found[name]["probability"] <= 1
 
 
 def test_the_papers_table(scored, capsys):

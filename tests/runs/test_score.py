@@ -58,6 +58,20 @@ def test_scores_merge_and_are_not_computed_twice(store, monkeypatch):
     assert held | first[0].scores == held
 
 
+def test_statistics_that_were_not_kept_are_added(store):
+    """Points of an older version have set-valued figures without them."""
+    selection, judges = select(store, []), Judges(store)
+    metrics = score.config_for(request(store, "metric=bleu,distinct_2_corpus"), selection, judges)
+    first = score.score_points(selection, metrics.metric.metrics, judges)[0]
+    (corpus,) = [s for s in first.scores if "agg:jackknife" in s]
+    rows = first.point.per_source()
+    first.point.write_statistics({s: array for s, array in rows.items() if s != corpus})
+    again = score.score_points(selection, metrics.metric.metrics, judges)
+    assert [s.new for s in again] == [1, 0, 0, 0, 0, 0]
+    assert again[0].scores == first.scores
+    assert (again[0].point.per_source()[corpus] == rows[corpus]).all()
+
+
 def test_predictions_and_references_are_spelled_alike(store):
     """A point whose samples are its references decodes to BLEU 100 and validity 100."""
     selection = select(store, [])
