@@ -5,9 +5,9 @@ point. So a difference of draws is paired: what is hard about a source is hard f
 seeds share their noise too (common random numbers); that is a second effect, and measured apart, where there are
 several seeds.
 
-A line's quality at a level of diversity is that of its best points there. Chosen by the same figures that it is judged
-by, a line of many noisy points looks better than it is; `beats` therefore chooses on one half of the sources and judges
-on the other half.
+A line's quality at a level of diversity, and its hypervolume, are those of its best points. Chosen by the same figures
+that they are judged by, many noisy points look better than they are; `beats` therefore chooses on one half of the
+sources and judges on the other half (`crossfit`).
 """
 
 from __future__ import annotations

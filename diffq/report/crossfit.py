@@ -114,6 +114,7 @@ def dominated_area(chosen_P2B: np.ndarray, judged_P2B: np.ndarray) -> np.ndarray
     order = np.argsort(-chosen_P2B[:, 0], axis=0, kind="stable")
     x, y = (np.take_along_axis(chosen_P2B[:, at], order, axis=0) for at in (0, 1))
     own_x, own_y = (np.take_along_axis(judged_P2B[:, at], order, axis=0) for at in (0, 1))
+    y = np.where(np.isnan(x + y), -np.inf, y)  # what is no number is on no front
     below = np.maximum.accumulate(np.concatenate([np.zeros_like(y[:1]), y]))[:-1]
     kept = (y > below) & (x > 0)
     last = np.maximum.accumulate(np.where(kept, np.arange(len(y))[:, None], -1))

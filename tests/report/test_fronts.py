@@ -201,6 +201,8 @@ def test_the_area_of_a_staircase_is_the_hypervolume_of_the_points_that_chose_it(
     areas = dominated_area(clouds, clouds)
     by_hand = [hypervolume(clouds[:, :, at], np.zeros(2)) for at in range(200)]
     np.testing.assert_allclose(areas, by_hand, atol=1e-12)
+    clouds[3, 1], clouds[5, 0] = np.nan, np.nan
+    np.testing.assert_allclose(dominated_area(clouds, clouds), dominated_area(*[np.delete(clouds, (3, 5), 0)] * 2))
     two, other = rng.normal(0.4, 0.4, (2, 2, 200)), rng.normal(0.4, 0.4, (2, 2, 200)).clip(0)
     most = [hypervolume(other[:, :, at], np.zeros(2)) for at in range(200)]
     assert (dominated_area(two, other) <= np.array(most) + 1e-12).all()
