@@ -121,9 +121,11 @@ def test_rates_over_many_worlds(name):
     held to less: a staircase chosen on half of the sources is at times the wrong one, which costs the sampler with
     many points a little."""
     gap, volume = verdicts(WORLDS[name], 200)
-    print(f"\n{name}\n  gap     {gap}\n  volume  {volume}")
+    print(f"\n{name}\n  gap     {gap}")
     assert gap.covered >= 176 / 200
-    assert WORLDS[name].lone or volume.covered >= 164 / 200
+    if not WORLDS[name].lone:  # there hypervolumes do differ
+        print(f"  volume  {volume}")
+        assert volume.covered >= 164 / 200
 
 
 def test_a_front_that_is_above_is_found():
