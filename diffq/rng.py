@@ -37,6 +37,8 @@ class Stream(enum.IntEnum):
     REMASK = 9
     LENGTH = 10
     CLAMP_GUIDED = 11  # the clamp of what guidance has put together
+    BOUND_TIME = 12  # noise levels of a likelihood bound
+    BOUND_NOISE = 13  # what is destroyed there
     TRAIN_TIME = 20
     TRAIN_NOISE = 21
     TRAIN_DROP = 22

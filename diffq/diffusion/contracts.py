@@ -17,7 +17,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from diffq.diffusion.reductions import Reduction
+from diffq.diffusion.noise import Noise
+from diffq.diffusion.reductions import Reduction, read_tiles
 from diffq.errors import UserError
 
 Process = Literal["gaussian", "absorbing", "uniform", "causal"]
@@ -137,6 +138,28 @@ class GaussianDenoiser(Denoiser, Protocol):
         ...
 
 
+@runtime_checkable
+class DiscreteDenoiser(Denoiser, Protocol):
+    """A denoiser of tokens: of masks (`absorbing`) or of random tokens (`uniform`).
+
+    Its sessions' `run(tokens_BL, noise_B, at_BK=None)` takes noise_B = m, the probability that a position is destroyed,
+    in (0, 1], and converts it to what the network was trained with. With `at_BK`, positions of each row, it computes
+    the hidden states of those alone: (R, K, ·), in that order.
+    Their `scores(hidden, positions_N)` gives what `read` goes over: a function (part, first, last) of log-weights.
+
+    absorbing: log-weights of the clean token at masked positions; the mask itself is never among them. With
+        `learnt_z` they are those of SEDD, log(z·p) with p the clean token's distribution and z free; else only their
+        softmax has a meaning, and z is 1.
+    uniform: the log-score, log of p(y) / p(x) for every token y at a position that holds x. What it says of x itself
+        has no meaning.
+    """
+
+    noise: Noise  # the schedule that it was trained with
+    learnt_z: bool
+    mask: int  # the token of a destroyed position; not used by the uniform process
+    max_length: int
+
+
 @dataclass(frozen=True)
 class Step:
     """What a sampler tells `on_step` after each step.
@@ -166,6 +189,7 @@ class Meter:
     nfe_calls            batched network calls
     nfe_rows             rows through the network, guidance rows counted
     positions_projected  positions that were projected on the vocabulary
+    finite               whether all that the network gave were numbers; looked at where the host waits anyway
     """
 
     def __init__(self, denoiser: Any):
@@ -174,6 +198,7 @@ class Meter:
         self.nfe_rows = 0
         self.positions_projected = 0
         self.row_nfe_B = torch.zeros(0, dtype=torch.long)
+        self.finite = torch.ones((), dtype=torch.bool)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.denoiser, name)
@@ -181,6 +206,7 @@ class Meter:
     def open(self, canvas: Canvas, branches: tuple[Branch, ...] = COND) -> _MeteredSession:
         """Opens the denoiser on a canvas; `row_nfe_B` then counts the rows of that canvas."""
         self.row_nfe_B = torch.zeros(len(canvas.tokens_BL), dtype=torch.long, device=canvas.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=canvas.device)
         return _MeteredSession(self, self.denoiser.open(canvas, branches), canvas)
 
 
@@ -200,7 +226,13 @@ class _MeteredSession:
         self._meter.nfe_calls += 1
         self._meter.nfe_rows += len(state) * branches
         self._meter.row_nfe_B.index_add_(0, self._rows, torch.full_like(self._rows, branches))
-        return self._session.run(state, *args)
+        hidden = self._session.run(state, *args)
+        self._meter.finite = self._meter.finite & hidden.sum(dtype=torch.float32).isfinite()
+        return hidden
+
+    def count(self, positions: int) -> None:
+        """Counts positions that are projected without `read`."""
+        self._meter.positions_projected += positions
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
         self._meter.positions_projected += len(positions_N)
@@ -228,6 +260,59 @@ def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     uncond + (s+1)·(cond − uncond): their s is our scale − 1.
     """
     return torch.lerp(uncond, cond, scale)
+
+
+class TiledSession:
+    """What the sessions of discrete denoisers have in common: they read whatever their `scores` say."""
+
+    words: int  # tokens that may be drawn: ids 0 … words − 1
+
+    def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:
+        raise NotImplementedError
+
+    def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
+        project = self.scores(hidden, positions_N)
+        return read_tiles(project, len(positions_N), self.words, reduce, device=hidden.device)
+
+    def count(self, positions: int) -> None:
+        """Is told of positions that are projected without `read`; a Meter counts them."""
+
+
+class Guided:
+    """A session of both branches as one: log-weights are combined inside the tile, uncond + scale·(cond − uncond).
+
+    Each branch's log-weights lack a constant a position, which the combination lacks too: it is normalised afterwards,
+    so temperature, top-k and top-p come after guidance. For sessions that have `scores` (discrete processes).
+    """
+
+    def __init__(self, session: Any, scale: float):
+        self._session, self._scale = session, scale
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
+        """`positions_N` are those of the conditional rows."""
+        half = len(hidden) // 2 * hidden.shape[1]
+        cond = self._session.scores(hidden, positions_N)
+        uncond = self._session.scores(hidden, positions_N + half)
+
+        def project(part: slice, first: int, last: int) -> Tensor:
+            return guide(cond(part, first, last), uncond(part, first, last), self._scale)
+
+        self._session.count(2 * len(positions_N))
+        return read_tiles(project, len(positions_N), self._session.words, reduce, device=hidden.device)
+
+
+def open_guided(denoiser: Any, canvas: Canvas, scale: float) -> Any:
+    """A session of a discrete denoiser under classifier-free guidance; the unconditional branch sees no prompt.
+
+    UserError where something is to be guided and nothing on the canvas is given.
+    """
+    branches = branches_for([scale])
+    require_guidable(denoiser, branches)
+    session = denoiser.open(canvas, branches)
+    return Guided(session, scale) if branches == GUIDED else session
 
 
 def require_guidable(denoiser: Denoiser, branches: tuple[Branch, ...]) -> None:

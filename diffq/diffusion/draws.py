@@ -1,6 +1,7 @@
 """Keyed categorical draws from a projection on the vocabulary, tile by tile: exact at any vocabulary size.
 
     Draw         a token from the softmax at a temperature; the best token at temperature 0
+    DrawAndZ     a token from the softmax, and log Σ exp(score), which the draw comes by anyway
     NucleusDraw  the same from the top-k tokens, or from the nucleus of mass top-p
 
 See `reductions` for what tiles, scores and factors are.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +53,20 @@ class Draw:
         if self.key_N is None:
             raise ValueError("a draw at temperature > 0 needs keys")
         return _Race(self.key_N[part], factor / self.temperature)
+
+
+@dataclass(frozen=True)
+class DrawAndZ:
+    """`Draw` at temperature 1 together with `LogZ`, from one pass over the scores: (tokens, float64 log Σ exp(score)).
+
+    key_N: 64-bit keys (diffq.rng), one a position.
+    """
+
+    key_N: Tensor
+    order_only = False
+
+    def start(self, part: slice, factor: float = 1.0) -> Accumulator:
+        return _RaceAndZ(self.key_N[part], factor)
 
 
 class _LeadingBlock:
@@ -102,6 +118,10 @@ class _Race(_LeadingBlock):
         self.key_N, self.factor = key_N, factor
 
     def tile(self, values_NT: Tensor, first: int) -> None:
+        self.race(values_NT, first)
+
+    def race(self, values_NT: Tensor, first: int) -> Tensor:
+        """Takes a tile and gives log Σ of the weights of each of its blocks, float64."""
         bits = self.factor / math.log(2)
         blocks_NC256 = self.blocks(values_NT, math.copysign(math.inf, -self.factor))
         largest = torch.finfo(values_NT.dtype).max / max(abs(bits), 1.0) / 2
@@ -112,12 +132,25 @@ class _Race(_LeadingBlock):
         lanes = torch.arange(blocks_NC256.shape[1], device=values_NT.device) + (_BLOCK_LANE + first // BLOCK)
         time_NC = exponential(self.key_N[:, None], lanes).log_() - log_sum_NC
         self.lead(-time_NC, blocks_NC256, first)
+        return log_sum_NC
 
     def result(self) -> Tensor:
         ids_N256 = self.first_id_N[:, None] + torch.arange(BLOCK, device=self.first_id_N.device)
         race_N256 = exponential(self.key_N[:, None], ids_N256).log_()
         race_N256 -= self.leader_N256.double() * self.factor
         return ids_N256.gather(1, race_N256.argmin(-1, keepdim=True)).squeeze(1)
+
+
+class _RaceAndZ(_Race):
+    log_z_N: Tensor | None = None
+
+    def tile(self, values_NT: Tensor, first: int) -> None:
+        log_z_N = torch.logsumexp(self.race(values_NT, first), -1)
+        self.log_z_N = log_z_N if self.log_z_N is None else torch.logaddexp(self.log_z_N, log_z_N)
+
+    def result(self) -> Any:
+        assert self.log_z_N is not None
+        return super().result(), self.log_z_N
 
 
 @dataclass(frozen=True)

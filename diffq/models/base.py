@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -42,6 +42,22 @@ class PairBatch:
 
 
 @dataclass(frozen=True)
+class TextBatch:
+    """A batch of windows of running text.
+
+    tokens_BL  token ids
+    valid_BL   False where padding stands
+    row_B      the index of the window in the training split: it keys the window's draws
+    visit_B    how often each window has been drawn before (its epoch): keys too
+    """
+
+    tokens_BL: Tensor
+    valid_BL: Tensor
+    row_B: Tensor
+    visit_B: Tensor
+
+
+@dataclass(frozen=True)
 class Totals:
     """The counts that a loss is divided by: those of the whole optimiser step, over all processes and micro-batches,
     so that the losses of the parts add up to the loss of the whole."""
@@ -55,14 +71,14 @@ class TrainableModel(nn.Module):
 
     process: ClassVar[Process]
 
-    def loss(self, batch: PairBatch, rng: Rng, totals: Totals) -> dict[str, Tensor]:
+    def loss(self, batch: Any, rng: Rng, totals: Totals) -> dict[str, Tensor]:
         """Named parts of the loss; `loss` is what is minimised. Each is this batch's share of the step's loss.
 
         Every random number but dropout's is keyed by (row, visit), so it does not depend on how rows are batched.
         """
         raise NotImplementedError
 
-    def forward(self, batch: PairBatch, rng: Rng, totals: Totals) -> dict[str, Tensor]:
+    def forward(self, batch: Any, rng: Rng, totals: Totals) -> dict[str, Tensor]:
         """The loss: what distributed wrappers call."""
         return self.loss(batch, rng, totals)
 
@@ -87,6 +103,7 @@ class ModelSettings(Settings):
     """Registered subclasses hold a network's sizes and implement `build`."""
 
     process: ClassVar[Process]
+    task: ClassVar[Literal["pairs", "text"]] = "pairs"  # what it is trained on
 
     def build(self, vocabulary: Vocabulary) -> Any:
         """A freshly initialised TrainableModel. Initial weights come from torch's generator, which the caller seeds."""

@@ -97,7 +97,9 @@ class SigmaEmbedding(nn.Module):
 
     def __init__(self, conditioning: int):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, conditioning), nn.SiLU(), nn.Linear(conditioning, conditioning))
+        self.mlp = nn.Sequential(
+            nn.Linear(_FREQUENCIES, conditioning), nn.SiLU(), nn.Linear(conditioning, conditioning)
+        )
         for layer in (self.mlp[0], self.mlp[2]):
             nn.init.normal_(layer.weight, std=0.02)
 
@@ -105,7 +107,7 @@ class SigmaEmbedding(nn.Module):
         half = _FREQUENCIES // 2
         rate = torch.exp(torch.arange(half, device=sigma_B.device) * (-math.log(10000.0) / half))
         angle = sigma_B.float()[:, None] * rate
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], -1).to(next(self.parameters()).dtype))
 
 
 class Block(nn.Module):
@@ -251,8 +253,13 @@ class DiT(nn.Module):
                 f"a canvas of {length} tokens is longer than the model's max_length={self.settings.max_length}"
             )
 
-    def forward(self, tokens_BL: Tensor, sigma_B: Tensor | None, at_BK: Tensor | None = None) -> Tensor:
-        """Features (B, L, D), or (B, K, D) of the asked positions; `output_layer.linear` makes scores of them."""
+    def forward(
+        self, tokens_BL: Tensor, sigma_B: Tensor | None, at_BK: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Features (B, L, D), or (B, K, D) of the asked positions; `output_layer.linear` makes scores of them.
+
+        mask: True where a key may be seen, broadcast to (B, H, L, L); None where nothing is padding.
+        """
         self.require_length(tokens_BL.shape[1])
         cond_BC = None
         if self.sigma_map is not None and sigma_B is not None:
@@ -260,6 +267,6 @@ class DiT(nn.Module):
         x_BLD = self.vocab_embed(tokens_BL)
         rotary = self.rotary_emb(0, tokens_BL.shape[1])
         for block in self.blocks[:-1]:
-            x_BLD = block(x_BLD, cond_BC, rotary)
-        x = self.blocks[-1](x_BLD, cond_BC, rotary, at_BK=at_BK)
+            x_BLD = block(x_BLD, cond_BC, rotary, mask=mask)
+        x = self.blocks[-1](x_BLD, cond_BC, rotary, mask=mask, at_BK=at_BK)
         return self.output_layer.features(x, cond_BC)
