@@ -1,7 +1,7 @@
 """Keyed categorical draws from a projection on the vocabulary, tile by tile: exact at any vocabulary size.
 
     Draw         a token from the softmax at a temperature; the best token at temperature 0
-    DrawAndZ     a token from the softmax, and log Σ exp(score), which the draw comes by anyway
+    DrawAndZ     a token from the softmax with log Σ exp(score) and its own score, which the draw comes by anyway
     NucleusDraw  the same from the top-k tokens, or from the nucleus of mass top-p
 
 See `reductions` for what tiles, scores and factors are.
@@ -57,7 +57,8 @@ class Draw:
 
 @dataclass(frozen=True)
 class DrawAndZ:
-    """`Draw` at temperature 1 together with `LogZ`, from one pass over the scores: (tokens, float64 log Σ exp(score)).
+    """`Draw` at temperature 1, `LogZ` and `LogProb` of what was drawn, from one pass over the scores: (tokens,
+    float64 log Σ exp(score), float64 log-probabilities).
 
     key_N: 64-bit keys (diffq.rng), one a position.
     """
@@ -141,6 +142,16 @@ class _Race(_LeadingBlock):
         return ids_N256.gather(1, race_N256.argmin(-1, keepdim=True)).squeeze(1)
 
 
+def race_of(weight_NV: Tensor, key_N: Tensor, temperature: float = 1.0) -> Tensor:
+    """A token with probability proportional to weight^(1/temperature), from whole rows of weights ≥ 0; the first of the
+    largest at temperature 0."""
+    if temperature < COLDEST:
+        return weight_NV.argmax(-1)
+    race = _Race(key_N, 1.0 / temperature)
+    race.race(weight_NV.log(), 0)
+    return race.result()
+
+
 class _RaceAndZ(_Race):
     log_z_N: Tensor | None = None
 
@@ -150,7 +161,9 @@ class _RaceAndZ(_Race):
 
     def result(self) -> Any:
         assert self.log_z_N is not None
-        return super().result(), self.log_z_N
+        token_N = super().result()
+        value_N1 = self.leader_N256.gather(1, (token_N - self.first_id_N)[:, None])
+        return token_N, self.log_z_N, value_N1.squeeze(1).double() * self.factor - self.log_z_N
 
 
 @dataclass(frozen=True)

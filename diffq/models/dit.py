@@ -97,11 +97,10 @@ class SigmaEmbedding(nn.Module):
 
     def __init__(self, conditioning: int):
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(_FREQUENCIES, conditioning), nn.SiLU(), nn.Linear(conditioning, conditioning)
-        )
-        for layer in (self.mlp[0], self.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
+        enter, leave = nn.Linear(_FREQUENCIES, conditioning), nn.Linear(conditioning, conditioning)
+        self.mlp = nn.Sequential(enter, nn.SiLU(), leave)
+        nn.init.normal_(enter.weight, std=0.02)
+        nn.init.normal_(leave.weight, std=0.02)
 
     def forward(self, sigma_B: Tensor) -> Tensor:
         half = _FREQUENCIES // 2
