@@ -40,10 +40,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that are sampled together: those from `first` on in the plan's order."""
+    """Rows that are sampled together: those from `first` on in the plan's order.
+
+    beyond  rows that are sampled with them and thrown away, so that the batch is what it will be with more samples
+    """
 
     first: int
     rows: tuple[Row, ...]
+    beyond: tuple[Row, ...] = ()
 
     @property
     def sample(self) -> int:
@@ -148,4 +152,27 @@ def build_canvas(
         row_B=torch.tensor([row.id for row in rows], dtype=torch.long),
         source_BS=source_BS,
         source_valid_BS=source_valid_BS,
+    ).map(lambda x: x.to(device))
+
+
+def text_canvas(
+    rows: Sequence[Row],
+    windows_BL: torch.Tensor,
+    given: Sequence[int],
+    mask: int,
+    end: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Canvas:
+    """The canvas of rows of running text: the given positions of the windows stand, the others are free.
+
+    end: the token at which a row ends, None where rows are full.
+    """
+    free_BL = torch.ones_like(windows_BL, dtype=torch.bool)
+    free_BL[:, list(given)] = False
+    return Canvas(
+        tokens_BL=torch.where(free_BL, mask, windows_BL),
+        free_BL=free_BL,
+        valid_BL=torch.ones_like(free_BL),
+        row_B=torch.tensor([row.id for row in rows], dtype=torch.long),
+        end=end,
     ).map(lambda x: x.to(device))

@@ -170,6 +170,17 @@ def _open(file: Path) -> io.TextIOBase:
     return open(file, encoding="utf-8-sig", newline="")
 
 
+def read_text(file: Path) -> str:
+    """All of a text file. UserError where it is not UTF-8 or cannot be read to its end."""
+    try:
+        with _open(file) as opened:
+            return opened.read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: there are bytes that are not UTF-8 (at byte {error.start})") from error
+    except (EOFError, OSError) as error:
+        raise UserError(f"{file}: broken off ({error}); expected a whole file") from error
+
+
 def _jsonl(file: Path, ending: str) -> Iterator[tuple[int, Any]]:
     with _open(file) as lines:
         for number, line in enumerate(lines, 1):

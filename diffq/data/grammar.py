@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 
 from diffq.data.grammar_rules import Meaning, Rules, all_words, candidates, draw, draw_meaning, enumerate_texts
-from diffq.data.task import DatasetSettings, Example, Split
+from diffq.data.task import Example, PairSettings, Split
 from diffq.errors import UserError, unknown
 from diffq.registry import DATASETS
 from diffq.rng import Rng, Stream, uniform
@@ -115,10 +115,10 @@ def _chain(uniforms: Iterator[float], seed: int, split: str, index: int) -> Iter
 
 @DATASETS.register("grammar")
 @dataclass(frozen=True, kw_only=True)
-class Grammar(DatasetSettings):
+class Grammar(PairSettings):
     """Questions of 5 to 13 words from about 440 word types, with 2 to several hundred known paraphrases each."""
 
-    not_learnt: ClassVar[tuple[str, ...]] = (*DatasetSettings.not_learnt, "valid", "test")
+    not_learnt: ClassVar[tuple[str, ...]] = (*PairSettings.not_learnt, "valid", "test")
     embedded: ClassVar[bool] = True
 
     size: int = setting(20_000, "training pairs", low=1)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffq.data.files import Pair, Place, locate, read_hub, read_pairs, split_file
-from diffq.data.task import DatasetSettings, Example, Split
+from diffq.data.task import Example, PairSettings, Split
 from diffq.errors import UserError, unknown
 from diffq.registry import DATASETS
 from diffq.settings import setting
@@ -70,7 +70,7 @@ class PairsCorpus:
 
 @DATASETS.register("pairs")
 @dataclass(frozen=True, kw_only=True)
-class Pairs(DatasetSettings):
+class Pairs(PairSettings):
     """Any pairs of texts: looked for in `path`, then in the folder $DIFFQ_DATA/NAME, then on the hub."""
 
     path: str | None = setting(None, "a folder with train, valid and test files, or one file that is split by hash")

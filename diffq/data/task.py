@@ -43,18 +43,28 @@ class DatasetSettings(Settings):
     A dataset's YAML also names its default models, one a process, and its default metric suite.
     """
 
+    task: ClassVar[Literal["pairs", "text"]] = "pairs"
     # Settings in which sampling may differ from the training, or takes what the training had (the tokenizer).
-    not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric", "max_source", "max_target")
+    not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric")
     embedded: ClassVar[bool] = False  # made by code: nothing to look for, and a model of it is trained in a minute
 
     name: str = setting(help="what the dataset is called in folders and tables", in_key=False)
     tokenizer: str = setting(
-        "words", "words | wordpiece:SIZE (trained on the data) | bert | a Hugging Face tokenizer folder"
+        "words",
+        "words | wordpiece:SIZE (trained on the data) | bert | gpt2 | characters | a Hugging Face tokenizer folder",
     )
     models: dict[str, str] = setting(help="the default model for each process", in_key=False)
     metric: str = setting("text", "the default metric suite", in_key=False)
-    max_source: int = setting(126, "longest source in tokens; longer ones are an error in sampling", low=1)
-    max_target: int = setting(126, "longest target in tokens", low=1)
 
     def open(self) -> Corpus:
         raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSettings(DatasetSettings):
+    """What every dataset of sources and targets has."""
+
+    not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric", "max_source", "max_target")
+
+    max_source: int = setting(126, "longest source in tokens; longer ones are an error in sampling", low=1)
+    max_target: int = setting(126, "longest target in tokens", low=1)

@@ -22,7 +22,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Of the vocabularies that we build, in the order of their ids: padding is 0. (Paper 1's own WordPiece puts [UNK] first
 and pads with 0 all the same; there as here padding is masked, so nothing depends on it.)"""
 
-KINDS = "words | wordpiece:SIZE | bert | a Hugging Face tokenizer folder | a BERT vocabulary file"
+KINDS = "words | wordpiece:SIZE | bert | gpt2 | characters | a Hugging Face tokenizer folder | a BERT vocabulary file"
 BERT = "bert-base-uncased"
 _ROLES = {"pad": ("pad_token",), "unk": ("unk_token",), "mask": ("mask_token",),
           "start": ("cls_token", "bos_token"), "end": ("sep_token", "eos_token")}  # fmt: skip
@@ -37,24 +37,27 @@ class Tokenizer:
     size                         number of ids
     pad, unk, start, end, mask   ids; `mask` alone is also the unconditional source of guidance
     specials                     all of these ids
+    exact                        whether decoding gives back every character: spaces at the ends are not stripped,
+                                 special tokens are shown, and what a text spells like one is text
     digest                       a hash of everything that encoding and decoding depend on
     """
 
-    def __init__(self, backend: Any, specials: dict[str, str]):
+    def __init__(self, backend: Any, specials: dict[str, str], exact: bool = False):
         """backend: a `tokenizers.Tokenizer`; specials: the token of each role. Missing ones are added at the end."""
         backend.no_padding()
         backend.no_truncation()
         missing = [token for token in specials.values() if backend.token_to_id(token) is None]
         backend.add_tokens(list(dict.fromkeys(missing)))
-        self._backend = backend
+        backend.encode_special_tokens = exact
+        self._backend, self.exact = backend, exact
         self._special_tokens = dict(sorted(specials.items()))
         ids = {role: int(backend.token_to_id(token)) for role, token in specials.items()}
         self.size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self.pad, self.unk, self.mask = ids["pad"], ids["unk"], ids["mask"]
         self.start, self.end = ids["start"], ids["end"]
         self.specials: tuple[int, ...] = tuple(sorted(set(ids.values())))
-        self._silent = {self.pad, self.start, self.end, self.mask}
-        text = backend.to_str() + json.dumps(self._special_tokens)
+        self._silent = set() if exact else {self.pad, self.start, self.end, self.mask}
+        text = backend.to_str() + json.dumps(self._special_tokens) + ("exact" if exact else "")
         self.digest: str = hashlib.sha256(text.encode()).hexdigest()
 
     def encode_source(self, text: str) -> list[int]:
@@ -69,7 +72,8 @@ class Tokenizer:
         return [[self.start, *ids, self.end] for ids in self.encode_targets(texts)]
 
     def encode_targets(self, texts: Sequence[str]) -> list[list[int]]:
-        found = self._backend.encode_batch_fast([text.strip() for text in texts], add_special_tokens=False)
+        plain = texts if self.exact else [text.strip() for text in texts]
+        found = self._backend.encode_batch_fast(plain, add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -78,7 +82,8 @@ class Tokenizer:
 
     def decode_batch(self, rows: Iterable[Iterable[int]]) -> list[str]:
         kept = [[int(i) for i in ids if int(i) not in self._silent] for ids in rows]
-        return [text.strip() for text in self._backend.decode_batch(kept, skip_special_tokens=False)]
+        texts = self._backend.decode_batch(kept, skip_special_tokens=False)
+        return texts if self.exact else [text.strip() for text in texts]
 
     def token(self, index: int) -> str:
         """How the vocabulary spells one id."""
@@ -90,7 +95,13 @@ class Tokenizer:
         folder = Path(folder)
         write_atomic(folder / "tokenizer.json", self._backend.to_str(pretty=True).encode())
         names = {names[0]: self._special_tokens[role] for role, names in _ROLES.items()}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            **names,
+        }
+        if self.exact:
+            config["exact"] = True
         write_atomic(folder / "tokenizer_config.json", (json.dumps(config, indent=2) + "\n").encode())
 
     @classmethod
@@ -103,6 +114,10 @@ class Tokenizer:
         made = _from_json(folder)
         if made is not None:
             return made
+        if (folder / "merges.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
+            from diffq.data.exact_tokenizers import byte_level
+
+            return byte_level(folder)
         if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
             return _from_bert_vocabulary(folder / "vocab.txt")
         return _from_transformers(str(folder), f"{folder} holds no tokenizer that can be read")
@@ -111,8 +126,8 @@ class Tokenizer:
 def build_tokenizer(spec: str, corpus: Corpus, cache_dir: str | Path | None = None) -> Tokenizer:
     """The tokenizer that a dataset asks for.
 
-    spec: `words`, `wordpiece:SIZE` (both from the training texts), `bert` (looked for in
-    $DIFFQ_DATA/tokenizers/bert-base-uncased, then on the hub), a tokenizer folder, or a BERT vocabulary file.
+    spec: `words`, `wordpiece:SIZE`, `characters` (all from the training texts), `bert` and `gpt2` (looked for in
+    $DIFFQ_DATA/tokenizers, then on the hub), a tokenizer folder, or a BERT vocabulary file.
     cache_dir: where a trained WordPiece is kept under the hash of its texts; the same texts give the same tokenizer.
     Raises UserError for a spec that is none of these.
     """
@@ -126,6 +141,10 @@ def build_tokenizer(spec: str, corpus: Corpus, cache_dir: str | Path | None = No
         return _wordpiece(int(size), _texts(corpus), cache_dir)
     if spec == "bert":
         return _bert()
+    if spec in ("gpt2", "characters"):
+        from diffq.data import exact_tokenizers
+
+        return exact_tokenizers.gpt2_tokenizer() if spec == "gpt2" else exact_tokenizers.characters(_texts(corpus))
     if path.is_dir():
         return Tokenizer.load(path)
     if path.is_file():
@@ -133,7 +152,9 @@ def build_tokenizer(spec: str, corpus: Corpus, cache_dir: str | Path | None = No
     raise UserError(f"dataset.tokenizer={spec} is neither a known kind nor a path that exists; allowed: {KINDS}")
 
 
-def _texts(corpus: Corpus) -> list[str]:
+def _texts(corpus: Any) -> list[str]:
+    if hasattr(corpus, "documents"):
+        return list(corpus.documents("train"))
     return [text for example in corpus.split("train") for text in (example.source, *example.references)]
 
 
@@ -286,7 +307,7 @@ def _from_json(folder: Path) -> Tokenizer | None:
         specials = _specials_of(config)
         if len(specials) < len(_ROLES):
             return None
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), specials)
+        return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), specials, exact=bool(config.get("exact")))
     except UserError:
         raise
     except Exception as error:  # the backend raises plain Exceptions

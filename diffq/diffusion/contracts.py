@@ -41,6 +41,7 @@ class Canvas:
     row_B            the 64-bit row id that keys every draw of a row (see `row_id`)
     source_BS        the source beside the canvas, for sequence-to-sequence models
     source_valid_BS  False where a source position is padding
+    end              the token at which a row of running text ends; None where rows are full
     """
 
     tokens_BL: Tensor
@@ -49,6 +50,7 @@ class Canvas:
     row_B: Tensor
     source_BS: Tensor | None = None
     source_valid_BS: Tensor | None = None
+    end: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokens_BL.dim() != 2:
@@ -75,7 +77,15 @@ class Canvas:
     def map(self, change: Callable[[Tensor], Tensor]) -> Canvas:
         """The canvas with every tensor changed alike: `canvas.map(lambda x: x[rows])`, `canvas.map(Tensor.cuda)`."""
         held = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(value) for name, value in held.items() if value is not None})
+        changed: dict[str, Any] = {name: change(v) for name, v in held.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
+
+    def cut_at_end(self) -> Canvas:
+        """The canvas without what follows the first end token that was written in each row, that token included."""
+        if self.end is None:
+            return self
+        ended_BL = ((self.tokens_BL == self.end) & self.free_BL).cumsum(1) > 0
+        return self.replace(valid_BL=self.valid_BL & ~ended_BL)
 
 
 def row_id(source: int, sample: int) -> int:

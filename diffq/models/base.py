@@ -23,6 +23,34 @@ class Vocabulary(Protocol):
     end: int
 
 
+class TrainBatch(Protocol):
+    """What the trainer knows of a batch.
+
+    row_B    the index of each example in the training split: it keys the example's draws
+    visit_B  how often each has been drawn before (its epoch): keys too
+    """
+
+    @property
+    def row_B(self) -> Tensor: ...
+
+    @property
+    def visit_B(self) -> Tensor: ...
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that are learnt to be given, which a loss is divided by."""
+        ...
+
+    @property
+    def lengths_B(self) -> Tensor:
+        """Tokens of each example, for putting together those of like length."""
+        ...
+
+    def take(self, rows_K: Tensor) -> TrainBatch:
+        """Those examples, in that order, without the columns in which all of them are padding."""
+        ...
+
+
 @dataclass(frozen=True)
 class PairBatch:
     """A batch of training pairs.
@@ -40,6 +68,19 @@ class PairBatch:
     row_B: Tensor
     visit_B: Tensor
 
+    @property
+    def tokens(self) -> int:
+        return int(self.target_valid_BL.sum())
+
+    @property
+    def lengths_B(self) -> Tensor:
+        return self.source_valid_BS.sum(1) + self.target_valid_BL.sum(1)
+
+    def take(self, rows_K: Tensor) -> PairBatch:
+        source = _cut(self.source_valid_BS[rows_K], self.source_BS[rows_K])
+        target = _cut(self.target_valid_BL[rows_K], self.target_BL[rows_K])
+        return PairBatch(source[1], source[0], target[1], target[0], self.row_B[rows_K], self.visit_B[rows_K])
+
 
 @dataclass(frozen=True)
 class TextBatch:
@@ -55,6 +96,24 @@ class TextBatch:
     valid_BL: Tensor
     row_B: Tensor
     visit_B: Tensor
+
+    @property
+    def tokens(self) -> int:
+        return int(self.valid_BL.sum())
+
+    @property
+    def lengths_B(self) -> Tensor:
+        return self.valid_BL.sum(1)
+
+    def take(self, rows_K: Tensor) -> TextBatch:
+        valid_BL, tokens_BL = _cut(self.valid_BL[rows_K], self.tokens_BL[rows_K])
+        return TextBatch(tokens_BL, valid_BL, self.row_B[rows_K], self.visit_B[rows_K])
+
+
+def _cut(valid: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without the columns at their end in which all is padding; one column is always left."""
+    width = int(valid.any(0).nonzero().max()) + 1 if bool(valid.any()) else 1
+    return valid[:, :width], tokens[:, :width]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import torch
 from diffq.config import Config
 from diffq.data.canvases import Batch
 from diffq.diffusion.contracts import Canvas, Meter, OnStep
+from diffq.errors import UserError
 from diffq.rng import Rng
 from diffq.runs.trace import trace_point
 from diffq.runs.workbench import Workbench
@@ -119,7 +120,9 @@ def _sample_batches(
         meter = Meter(bench.denoiser)
         began = time.perf_counter()
         canvas = bench.canvas(batch)
-        filled = config.sampler(meter, canvas, Rng(config.seed), on_step)
+        filled = config.sampler(meter, canvas, Rng(config.seed), on_step).cut_at_end()
+        if not bool(meter.finite):
+            raise UserError(f"the network of {config.checkpoint} gives values that are no numbers; its weights are bad")
         rows = _rows(batch, bench, filled, meter.row_nfe_B, config.sampler.takes_length)  # waits for the device
         spent["seconds"] += time.perf_counter() - began
         spent["nfe_calls"] += meter.nfe_calls
@@ -127,8 +130,8 @@ def _sample_batches(
         spent["positions_projected"] += meter.positions_projected
         spent["tokens"] += sum(len(row["ids"]) for row in rows)
         claim.append(rows)
-        if batch.first + len(rows) == (batch.rows[0].sample + 1) * len(bench.examples):  # a sample of every source more
-            about["by_samples"][str(batch.rows[0].sample + 1)] = claim.place | spent
+        if (batch.first + len(rows)) % len(bench.examples) == 0:  # every source has one sample more
+            about["by_samples"][str(batch.rows[-1].sample + 1)] = claim.place | spent
         claim.record(spent | about)
         if on_progress is not None:
             on_progress(Progress(batch.first + len(rows), total, spent["seconds"]))
@@ -147,10 +150,10 @@ def _rows(
             "row": batch.first + i,
             "source": row.source,
             "sample": row.sample,
-            "prompt_ids": bench.sources[row.source],
+            **bench.asked.row(row),
             "ids": ids[i],
             "text": texts[i],
-            "ended": takes_length or len(ids[i]) < row.length,
+            "ended": (takes_length and filled.end is None) or len(ids[i]) < row.length,
             "nfe": nfe[i],
         }
         for i, row in enumerate(batch.rows)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,6 @@ from diffq.store.root import Store
 from diffq.store.versions import versions
 
 if TYPE_CHECKING:
-    from diffq.data.batches import TokenisedPairs
-    from diffq.models.base import PairBatch
     from diffq.runs.training.loop import Job
 
 
@@ -145,85 +143,48 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
     """The training's parts, with everything on disk that a checkpoint is besides its weights."""
     import torch
 
-    from diffq.data import lengths
-    from diffq.data.batches import TrainBatches, tokenise
-    from diffq.data.tokenizers import build_tokenizer
     from diffq.models.checkpoints import write_yaml
     from diffq.runs.training.loop import Job
-    from diffq.runs.training.preview import Preview
+    from diffq.runs.training.material import gather
 
-    settings, cache = config.trainer, Store(Path(config.outputs)).cache
-    corpus = config.dataset.open()
-    most_source, most_target = _longest(config)
-    with accelerator.main_process_first():  # the others find what it has put into the cache
-        tokenizer = build_tokenizer(config.dataset.tokenizer, corpus, cache)
-        pairs = tokenise(corpus.split("train"), tokenizer, most_source, most_target, cache)
-    _check_data(folder, tokenizer.digest, pairs)
+    made = gather(config, Store(Path(config.outputs)).cache, accelerator.main_process_first())
+    facts = {"tokenizer": made.tokenizer.digest, **made.facts}
+    _check_data(folder, facts)
 
     torch.manual_seed(config.seed)
-    model = config.model.build(tokenizer)
+    model = config.model.build(made.tokenizer)
     if accelerator.process_index:  # dropout differs between processes, initial weights do not
         torch.manual_seed(config.seed + 1_000_003 * accelerator.process_index)
-    batches = TrainBatches(pairs, settings.batch_size, config.seed, settings.window, tokenizer.pad)
-    examples = corpus.split("valid")[: settings.validation_sources] if settings.validation_sources else []
-    validation = []
-    if examples:
-        held_out = tokenise(examples, tokenizer, most_source, most_target)
-        validation = _validation_batches(TrainBatches(held_out, 1, 0, pad=tokenizer.pad))
-    preview = None
-    if examples and settings.previews:
-        preview = Preview(config.sampler, tokenizer, examples[: settings.previews])
     if accelerator.is_main_process:
-        tokenizer.save(folder / "tokenizer")
-        fitted = lengths.fit(pairs.source_lengths.tolist(), pairs.target_lengths.tolist())
-        write_yaml(folder / "lengths.yaml", fitted.as_mapping())
+        made.tokenizer.save(folder / "tokenizer")
+        if made.lengths is not None:
+            write_yaml(folder / "lengths.yaml", made.lengths)
         write_yaml(folder / "config.yaml", as_mapping(config))
-        if pairs.note and shown:
-            print(pairs.note, file=sys.stderr)
+        if made.note and shown:
+            print(made.note, file=sys.stderr)
     before = read_json(folder / RUN) or {}
     run = {
         "dataset": config.choices.dataset,
         "model": config.choices.model,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "pairs": len(pairs),
-        "pairs_digest": pairs.digest,
-        "tokenizer": tokenizer.digest,
+        **facts,
         "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
-    title = f"{config.choices.dataset} {config.choices.model}"
     return Job(
-        model, batches, settings, config.seed, folder, validation=validation, preview=preview, run=run, title=title,
-        shown=shown,
+        model, made.batches, config.trainer, config.seed, folder, validation=made.validation, preview=made.preview,
+        run=run, title=f"{config.choices.dataset} {config.choices.model}", shown=shown,
     )  # fmt: skip
 
 
-def _longest(config: Config) -> tuple[int, int]:
-    """The longest source and target, in tokens, that data set and model both take; one position of the model's is for
-    a start token."""
-    most = getattr(config.model, "max_length", None)
-    source, target = config.dataset.max_source, config.dataset.max_target
-    return (source, target) if most is None else (min(source, most), min(target, most - 1))
-
-
-def _validation_batches(pairs: Any, size: int = 64) -> list[PairBatch]:
-    """All pairs, those of like length together, each as if drawn for the first time."""
-    import numpy as np
-
-    held = pairs.pairs
-    order = np.lexsort((held.source_lengths, held.target_lengths))
-    parts = [order[first : first + size] for first in range(0, len(order), size)]
-    return [pairs.collate(part, np.zeros(len(part), dtype=np.int64)) for part in parts]
-
-
-def _check_data(folder: Path, tokenizer: str, pairs: TokenisedPairs) -> None:
+def _check_data(folder: Path, facts: Mapping[str, Any]) -> None:
     """UserError where a training was begun on other data than is there now."""
     run = read_json(folder / RUN) or {}
-    now = {"tokenizer": tokenizer, "pairs": len(pairs), "pairs_digest": pairs.digest}
-    if run.get("step") and any(run.get(name, value) != value for name, value in now.items()):
+    if run.get("step") and any(run.get(name, value) != value for name, value in facts.items()):
+        counted = next(name for name in ("pairs", "windows") if name in facts)
         raise UserError(
-            f"{folder} was begun on other data ({run.get('pairs')} pairs, there are {len(pairs)} now, and their words"
-            " or tokens differ); delete the folder to train on the new data, or give back the old"
+            f"{folder} was begun on other data ({run.get(counted)} {counted}, there are {facts[counted]} now, and their"
+            " words or tokens differ); delete the folder to train on the new data, or give back the old"
         )
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,18 @@ from typing import Any
 import torch
 
 from diffq.config import Config
-from diffq.data.canvases import BATCH_TOKENS, Batch, build_canvas, check_sources, plan_batches
-from diffq.data.lengths import LengthFit, LengthModel
-from diffq.data.task import Corpus, Example
-from diffq.diffusion.contracts import Canvas, row_id
+from diffq.data.canvases import Batch
+from diffq.data.lengths import LengthModel
+from diffq.data.task import Example
+from diffq.data.windows import text_questions
+from diffq.diffusion.contracts import Canvas
 from diffq.errors import UserError
 from diffq.models.checkpoints import Described, Loaded, load, read_config
 from diffq.models.guidediffuseq import is_published, published_settings
-from diffq.rng import Rng
+from diffq.runs.questions import PairQuestions, Questions, TextTask
 from diffq.settings import as_mapping, key_fields, typed
 from diffq.store.identity import Identity, digest_sources, show_value
 from diffq.store.root import Store, trainings
-
-_GPU_BATCH_TOKENS = 65536
 
 
 @dataclass(frozen=True)
@@ -41,31 +40,30 @@ class Workbench:
     checkpoint: Path
     loaded: Loaded | Described
     denoiser: Any
-    corpus: Corpus
-    examples: Sequence[Example]
+    asked: Questions
     device: torch.device
 
-    @cached_property
+    @property
+    def examples(self) -> Sequence[Example]:
+        return self.asked.examples
+
+    @property
     def sources(self) -> Mapping[int, list[int]]:
-        """The ids of each source, by its index in the split. UserError for one that is empty or too long."""
-        ids = self.loaded.tokenizer.encode_sources([e.source for e in self.examples])
-        sources = {e.index: i for e, i in zip(self.examples, ids, strict=True)}
-        check_sources(sources, self.denoiser.max_length)
-        return sources
+        """The given tokens of each question, by its index. UserError for a source that is empty or too long."""
+        return self.asked.source_ids
 
     @cached_property
     def sources_digest(self) -> str:
         return digest_sources((e.index, e.source, e.references) for e in self.examples)
 
-    @cached_property
+    @property
     def target_lengths(self) -> list[int]:
-        """Tokens of each source's first reference: what the oracle length model gives."""
-        ids = self.loaded.tokenizer.encode_targets([e.references[0] if e.references else "" for e in self.examples])
-        return [len(i) for i in ids]
+        return self.asked.target_lengths
 
     def identity(self, config: Config) -> Identity:
         """What determines the samples of a point on this workbench."""
-        length = LengthModel.parse(config.length) if config.sampler.takes_length else None
+        length = self.asked.length_name(config)
+        fitted = config.dataset.task == "pairs" and length != "free" and LengthModel.parse(length).needs_fit
         return Identity(
             dataset=config.choices.dataset,
             dataset_key=key_fields(config.dataset),
@@ -76,44 +74,20 @@ class Workbench:
             sampler=config.sampler,
             seed=config.seed,
             dtype=config.dtype,
-            length=str(length) if length else "free",
-            extra={"length_fit": self.loaded.lengths if length and length.needs_fit else None},
+            length=length,
+            extra={"length_fit": self.loaded.lengths if fitted else None},
         )
 
     def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
         """The batches of a point: a function of the point alone."""
-        source_lengths = [len(self.sources[e.index]) for e in self.examples]
-        indices = [e.index for e in self.examples]
-        lengths = [self.lengths(config, sample, source_lengths) for sample in range(config.num_samples)]
-        if config.sampler.takes_length:
-            return plan_batches(lengths, source_lengths, batch_tokens, indices)
-        # A model that ends by itself is given all the room there is, but will take about as much as the source.
-        batches = plan_batches([source_lengths] * config.num_samples, source_lengths, batch_tokens, indices)
-        room = lengths[0][0]
-        return [replace(b, rows=tuple(replace(row, length=room) for row in b.rows)) for b in batches]
-
-    def lengths(self, config: Config, sample: int, source_lengths: Sequence[int]) -> list[int]:
-        """The target length of one sample of each source, in tokens; the longest there is where the model itself
-        decides when it ends."""
-        longest = min(self.denoiser.max_length, config.dataset.max_target)
-        if not config.sampler.takes_length:
-            return [min(longest, self.denoiser.max_length - 1)] * len(source_lengths)
-        return LengthModel.parse(config.length).draw(
-            Rng(config.seed),
-            [row_id(e.index, sample) for e in self.examples],
-            [n - 2 for n in source_lengths],
-            self.target_lengths,
-            longest,
-            LengthFit.from_mapping(self.loaded.lengths) if self.loaded.lengths else None,
-        )
+        return self.asked.plan(config, batch_tokens)
 
     def canvas(self, batch: Batch) -> Canvas:
-        tokenizer = self.loaded.tokenizer
-        return build_canvas(batch.rows, self.sources, tokenizer.pad, tokenizer.mask, device=self.device)
+        return self.asked.canvas(batch)
 
     def batch_tokens(self, config: Config) -> int:
-        """The token budget of a batch where none is given: what suits the device."""
-        return config.batch_tokens or (_GPU_BATCH_TOKENS if self.device.type == "cuda" else BATCH_TOKENS)
+        """The token budget of a batch where none is given: what suits the device and the task."""
+        return config.batch_tokens or self.asked.batch_tokens(self.device.type == "cuda")
 
 
 class Workbenches:
@@ -139,16 +113,32 @@ class Workbenches:
 
 def make_workbench(config: Config, loaded: Loaded | Described, denoiser: Any, device: torch.device) -> Workbench:
     """The workbench of a split. UserError where it is empty, and where the sampler cannot serve the model."""
-    corpus = config.dataset.open()
-    examples = corpus.split(config.split)[: config.num_sources]
-    if not examples:
-        raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
     if denoiser.process not in config.sampler.processes:
         raise UserError(
             f"checkpoint={config.checkpoint} holds a {denoiser.process} model, which sampler"
             f" {config.choices.sampler or config.sampler.kind} cannot serve"
         )
-    return Workbench(Path(config.checkpoint or ""), loaded, denoiser, corpus, examples, device)
+    return Workbench(
+        Path(config.checkpoint or ""), loaded, denoiser, _questions(config, loaded, denoiser, device), device
+    )
+
+
+def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device: torch.device) -> Questions:
+    """What a configuration asks. UserError where that is nothing, and for a canvas that is too long for the model."""
+    corpus: Any = config.dataset.open()
+    if config.dataset.task == "text":
+        block: int = config.dataset.block  # type: ignore[attr-defined]
+        if block > denoiser.max_length:
+            raise UserError(
+                f"dataset.block={block} is longer than the model's max_length={denoiser.max_length}; give"
+                f" dataset.block={denoiser.max_length} or less"
+            )
+        asked = text_questions(corpus, config.split, loaded.tokenizer, Store(Path(config.outputs)).cache)
+        return TextTask(asked, config.num_sources, denoiser.max_length, device)
+    examples = corpus.split(config.split)[: config.num_sources]
+    if not examples:
+        raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
+    return PairQuestions(examples, loaded.tokenizer, denoiser.max_length, loaded.lengths, device)
 
 
 class Untrained(UserError):

@@ -24,7 +24,7 @@ from torch import Tensor
 from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
 from diffq.interrupts import Stopped
-from diffq.models.base import PairBatch, Totals, TrainableModel
+from diffq.models.base import Totals, TrainableModel, TrainBatch
 from diffq.models.checkpoints import WEIGHTS, tensors_of, write_tensors
 from diffq.rng import Rng
 from diffq.runs.training import state
@@ -59,7 +59,7 @@ class Job:
     settings: TrainerSettings
     seed: int
     folder: Path
-    validation: Sequence[PairBatch] = ()
+    validation: Sequence[TrainBatch] = ()
     preview: Callable[[TrainableModel], Iterable[str]] | None = None
     run: dict[str, Any] = field(default_factory=dict)
     title: str = "training"
@@ -273,9 +273,7 @@ class Trainer:
     @torch.no_grad()
     def _validation_losses(self) -> dict[str, float]:
         batches = self.job.validation
-        totals = Totals(
-            examples=sum(len(b.row_B) for b in batches), tokens=sum(int(b.target_valid_BL.sum()) for b in batches)
-        )
+        totals = Totals(examples=sum(len(b.row_B) for b in batches), tokens=sum(b.tokens for b in batches))
         rng = Rng(VALIDATION_SEED)
         sums: dict[str, Tensor] = {}
         mine = batches[self.rank :: self.world]

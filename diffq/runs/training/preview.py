@@ -13,11 +13,12 @@ import torch
 
 from diffq.data.canvases import Row, build_canvas
 from diffq.data.task import Example
-from diffq.diffusion.contracts import Canvas
+from diffq.diffusion.contracts import Canvas, row_id
 from diffq.models.base import TrainableModel
 from diffq.rng import Rng
 from diffq.samplers.base import Sampler
 
+_LONGEST = 64  # tokens of a preview of running text
 _ROOM = 8  # columns beyond the longest reference, for a model that ends by itself
 
 
@@ -53,3 +54,24 @@ class Preview:
         ]
         by_index = {e.index: ids for e, ids in zip(self.examples, sources, strict=True)}
         return build_canvas(rows, by_index, self.tokenizer.pad, self.tokenizer.mask)
+
+
+@dataclass(frozen=True)
+class TextPreview:
+    """Shows unconditional samples of running text, always under the same draws, a line each."""
+
+    sampler: Sampler
+    tokenizer: Any
+    count: int
+    block: int
+
+    @torch.no_grad()
+    def __call__(self, model: TrainableModel) -> list[str]:
+        size = (self.count, min(self.block, _LONGEST))
+        tokens_BL = torch.full(size, self.tokenizer.mask)
+        whole_BL = torch.ones(size, dtype=torch.bool)
+        canvas = Canvas(tokens_BL, whole_BL, whole_BL, torch.tensor([row_id(0, i) for i in range(self.count)]))
+        device = next(model.parameters()).device
+        done = self.sampler(model.denoiser(), canvas.map(lambda x: x.to(device)), Rng(0))
+        texts = self.tokenizer.decode_batch(done.tokens_BL.tolist())
+        return [" ".join(text.split()) for text in texts]

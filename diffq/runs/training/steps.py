@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from diffq.models.base import PairBatch, Totals, TrainableModel
+from diffq.models.base import Totals, TrainableModel, TrainBatch
 from diffq.rng import Rng
 
 
@@ -29,7 +29,7 @@ class Batches(Protocol):
         """The rows of optimiser step `step` over all processes, and how often each was drawn before."""
         ...
 
-    def collate(self, rows: Any, visits: Any) -> PairBatch: ...
+    def collate(self, rows: Any, visits: Any) -> TrainBatch: ...
 
 
 @dataclass(frozen=True)
@@ -41,33 +41,20 @@ class StepBatch:
     totals   the counts of the whole step
     """
 
-    parts: tuple[PairBatch, ...]
+    parts: tuple[TrainBatch, ...]
     order_B: Tensor
     totals: Totals
 
 
-def take(batch: PairBatch, rows_K: Tensor) -> PairBatch:
-    """Those pairs of the batch, in that order, without the columns in which all of them are padding."""
-    values = {f.name: getattr(batch, f.name)[rows_K] for f in fields(batch)}
-    for side in ("source", "target"):
-        suffix = "BS" if side == "source" else "BL"
-        valid = values[f"{side}_valid_{suffix}"]
-        width = max(int(valid.any(0).nonzero().max()) + 1 if bool(valid.any()) else 1, 1)
-        for name in (f"{side}_{suffix}", f"{side}_valid_{suffix}"):
-            values[name] = values[name][:, :width]
-    return PairBatch(**values)
-
-
-def divide(batch: PairBatch, micro: int | None, rank: int, world: int) -> StepBatch:
+def divide(batch: TrainBatch, micro: int | None, rank: int, world: int) -> StepBatch:
     """A process' share of the batch of a step, cut into micro-batches of at most `micro` pairs of like length."""
     count = len(batch.row_B)
-    totals = Totals(examples=count, tokens=int(batch.target_valid_BL.sum()))
+    totals = Totals(examples=count, tokens=batch.tokens)
     mine = torch.arange(rank, count, world)
     if micro is None or micro >= len(mine):
-        return StepBatch((take(batch, mine),), torch.arange(len(mine)), totals)
-    lengths = batch.source_valid_BS.sum(1) + batch.target_valid_BL.sum(1)
-    order = torch.argsort(lengths[mine], stable=True)
-    parts = tuple(take(batch, mine[part]) for part in order.split(micro))
+        return StepBatch((batch.take(mine),), torch.arange(len(mine)), totals)
+    order = torch.argsort(batch.lengths_B[mine], stable=True)
+    parts = tuple(batch.take(mine[part]) for part in order.split(micro))
     return StepBatch(parts, order, totals)
 
 
@@ -82,8 +69,10 @@ def to_device(batch: StepBatch, device: torch.device) -> StepBatch:
 
 
 def _mapped(batch: StepBatch, change: Callable[[Tensor], Tensor]) -> StepBatch:
-    parts = tuple(PairBatch(**{f.name: change(getattr(p, f.name)) for f in fields(p)}) for p in batch.parts)
-    return StepBatch(parts, change(batch.order_B), batch.totals)
+    def moved(part: Any) -> Any:
+        return replace(part, **{f.name: change(getattr(part, f.name)) for f in fields(part)})
+
+    return StepBatch(tuple(map(moved, batch.parts)), change(batch.order_B), batch.totals)
 
 
 class Stepper:

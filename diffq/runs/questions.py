@@ -1,0 +1,172 @@
+"""What a point asks of its model, row by row: sources with targets to be written, or running text to be filled in.
+
+Both kinds say the same of themselves, so that sampling, planning and scoring need not ask which it is:
+
+    examples      the questions, with what is known of right answers
+    plan          which rows go into which batch
+    canvas        the canvas of a batch
+    row           what samples.jsonl keeps of a row besides the answer
+    source_ids    the tokens that stand beside or on the canvas and are given, by the question's index
+
+Knows no sampler's algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from diffq.config import Config
+from diffq.data.canvases import BATCH_TOKENS, Batch, Row, build_canvas, check_sources, plan_batches, text_canvas
+from diffq.data.lengths import LengthFit, LengthModel
+from diffq.data.task import Example
+from diffq.data.windows import TextQuestions
+from diffq.diffusion.contracts import Canvas, row_id
+from diffq.rng import Rng
+
+_GPU_BATCH_TOKENS = 65536
+
+
+class Questions(Protocol):
+    """See the module."""
+
+    @property
+    def examples(self) -> Sequence[Example]: ...
+
+    @property
+    def source_ids(self) -> Mapping[int, list[int]]: ...
+
+    @property
+    def target_lengths(self) -> list[int]: ...
+
+    def plan(self, config: Config, batch_tokens: int) -> list[Batch]: ...
+
+    def canvas(self, batch: Batch) -> Canvas: ...
+
+    def row(self, row: Row) -> dict[str, Any]: ...
+
+    def length_name(self, config: Config) -> str: ...
+
+    def batch_tokens(self, gpu: bool) -> int: ...
+
+
+@dataclass(frozen=True)
+class PairQuestions:
+    """Sources whose targets are to be written."""
+
+    examples: Sequence[Example]
+    tokenizer: Any
+    max_length: int  # of the model
+    fit: Mapping[str, Any] | None  # of the length model
+    device: torch.device
+
+    @cached_property
+    def source_ids(self) -> Mapping[int, list[int]]:
+        """The ids of each source, by its index in the split. UserError for one that is empty or too long."""
+        ids = self.tokenizer.encode_sources([e.source for e in self.examples])
+        sources = {e.index: i for e, i in zip(self.examples, ids, strict=True)}
+        check_sources(sources, self.max_length)
+        return sources
+
+    @cached_property
+    def target_lengths(self) -> list[int]:
+        """Tokens of each source's first reference: what the oracle length model gives."""
+        ids = self.tokenizer.encode_targets([e.references[0] if e.references else "" for e in self.examples])
+        return [len(i) for i in ids]
+
+    def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
+        source_lengths = [len(self.source_ids[e.index]) for e in self.examples]
+        indices = [e.index for e in self.examples]
+        lengths = [self._lengths(config, sample, source_lengths) for sample in range(config.num_samples)]
+        if config.sampler.takes_length:
+            return plan_batches(lengths, source_lengths, batch_tokens, indices)
+        # A model that ends by itself is given all the room there is, but will take about as much as the source.
+        batches = plan_batches([source_lengths] * config.num_samples, source_lengths, batch_tokens, indices)
+        room = lengths[0][0]
+        return [replace(b, rows=tuple(replace(row, length=room) for row in b.rows)) for b in batches]
+
+    def _lengths(self, config: Config, sample: int, source_lengths: Sequence[int]) -> list[int]:
+        """The target length of one sample of each source, in tokens; the longest there is where the model itself
+        decides when it ends."""
+        dataset: Any = config.dataset
+        longest = min(self.max_length, dataset.max_target)
+        if not config.sampler.takes_length:
+            return [min(longest, self.max_length - 1)] * len(source_lengths)
+        return LengthModel.parse(config.length).draw(
+            Rng(config.seed),
+            [row_id(e.index, sample) for e in self.examples],
+            [n - 2 for n in source_lengths],
+            self.target_lengths,
+            longest,
+            LengthFit.from_mapping(self.fit) if self.fit else None,
+        )
+
+    def canvas(self, batch: Batch) -> Canvas:
+        return build_canvas(batch.rows, self.source_ids, self.tokenizer.pad, self.tokenizer.mask, device=self.device)
+
+    def row(self, row: Row) -> dict[str, Any]:
+        return {"prompt_ids": self.source_ids[row.source]}
+
+    def length_name(self, config: Config) -> str:
+        return str(LengthModel.parse(config.length)) if config.sampler.takes_length else "free"
+
+    def batch_tokens(self, gpu: bool) -> int:
+        return _GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Running text to be written, around what is given of it."""
+
+    asked: TextQuestions
+    count: int | None  # num_sources
+    max_length: int
+    device: torch.device
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        return self.asked.examples[: self.count]
+
+    @cached_property
+    def source_ids(self) -> Mapping[int, list[int]]:
+        """The given tokens of each question."""
+        return {e.index: self.asked.given_ids(e.index) for e in self.examples}
+
+    @property
+    def target_lengths(self) -> list[int]:
+        return [self.asked.settings.block] * len(self.examples)
+
+    def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
+        block, indices = self.asked.settings.block, [e.index for e in self.examples]
+        if not self.asked.settings.given:  # samples of one question: a batch spans them
+            return plan_samples(config.num_samples, block, batch_tokens)
+        lengths = [[block] * len(indices)] * config.num_samples
+        return plan_batches(lengths, [0] * len(indices), batch_tokens, indices)
+
+    def canvas(self, batch: Batch) -> Canvas:
+        asked, settings = self.asked, self.asked.settings
+        rows = (*batch.rows, *batch.beyond)
+        windows = torch.from_numpy(asked.windows[[row.source for row in rows]])
+        end = asked.tokenizer.end if settings.ends else None
+        return text_canvas(rows, windows, settings.given, asked.tokenizer.mask, end, self.device)
+
+    def row(self, row: Row) -> dict[str, Any]:
+        return {"prompt_ids": self.source_ids[row.source], "prompt_at": self.asked.spans}
+
+    def length_name(self, config: Config) -> str:
+        return f"block_{self.asked.settings.block}"
+
+    def batch_tokens(self, gpu: bool) -> int:
+        return _GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
+
+
+def plan_samples(samples: int, length: int, batch_tokens: int) -> list[Batch]:
+    """The batches of many samples of one question. All are full, so that more samples append rows and change none."""
+    size = max(1, batch_tokens // length)
+    rows = [Row(source=0, sample=i, length=length) for i in range(-(-samples // size) * size)]
+    firsts = range(0, samples, size)
+    return [Batch(i, tuple(rows[i : min(i + size, samples)]), tuple(rows[max(i, samples) : i + size])) for i in firsts]

@@ -1,0 +1,115 @@
+"""What a training is made of besides its network: a tokenizer, batches, validation batches, previews; for pairs and
+for running text.
+
+Knows no optimiser and no folder but the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffq.config import Config
+from diffq.data import lengths
+from diffq.data.batches import TrainBatches, tokenise
+from diffq.data.task import Example
+from diffq.data.tokenizers import Tokenizer, build_tokenizer
+from diffq.data.windows import TextBatches, tokenise_text
+from diffq.runs.training.preview import Preview, TextPreview
+
+if TYPE_CHECKING:
+    from diffq.models.base import TrainableModel, TrainBatch
+
+_VALIDATION_BATCH = 64  # pairs
+_VALIDATION_TOKENS = 2048  # of running text a batch
+
+
+@dataclass(frozen=True)
+class Material:
+    """facts: what run.json keeps of the data, which a training that goes on must find again."""
+
+    tokenizer: Tokenizer
+    batches: Any
+    validation: Sequence[TrainBatch]
+    preview: Callable[[TrainableModel], Iterable[str]] | None
+    facts: Mapping[str, Any]
+    lengths: Mapping[str, Any] | None = None
+    note: str = ""
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+
+def gather(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
+    """The material that a configuration asks for. first: inside it the main process is ahead of the others, which then
+    find what it has put into the cache. UserError where there is nothing to train on."""
+    return _texts(config, cache, first) if config.dataset.task == "text" else _pairs(config, cache, first)
+
+
+def _pairs(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
+    settings, corpus = config.trainer, config.dataset.open()
+    most = _longest(config)
+    with first:
+        tokenizer = build_tokenizer(config.dataset.tokenizer, corpus, cache)
+        pairs = tokenise(corpus.split("train"), tokenizer, *most, cache)
+    examples: Sequence[Example] = []
+    if settings.validation_sources:
+        examples = corpus.split("valid")[: settings.validation_sources]
+    validation: list[TrainBatch] = []
+    if examples:
+        held_out = tokenise(examples, tokenizer, *most)
+        validation = _validation_pairs(TrainBatches(held_out, 1, 0, pad=tokenizer.pad))
+    preview = None
+    if examples and settings.previews:
+        preview = Preview(config.sampler, tokenizer, examples[: settings.previews])
+    fitted = lengths.fit(pairs.source_lengths.tolist(), pairs.target_lengths.tolist())
+    return Material(
+        tokenizer,
+        TrainBatches(pairs, settings.batch_size, config.seed, settings.window, tokenizer.pad),
+        validation,
+        preview,
+        {"pairs": len(pairs), "pairs_digest": pairs.digest},
+        fitted.as_mapping(),
+        pairs.note,
+    )
+
+
+def _longest(config: Config) -> tuple[int, int]:
+    """The longest source and target, in tokens, that data set and model both take; one position of the model's is for
+    a start token."""
+    most = getattr(config.model, "max_length", None)
+    dataset: Any = config.dataset
+    source, target = dataset.max_source, dataset.max_target
+    return (source, target) if most is None else (min(source, most), min(target, most - 1))
+
+
+def _validation_pairs(pairs: TrainBatches) -> list[TrainBatch]:
+    """All pairs, those of like length together, each as if drawn for the first time."""
+    held = pairs.pairs
+    order = np.lexsort((held.source_lengths, held.target_lengths))
+    parts = [order[first : first + _VALIDATION_BATCH] for first in range(0, len(order), _VALIDATION_BATCH)]
+    return [pairs.collate(part, np.zeros(len(part), dtype=np.int64)) for part in parts]
+
+
+def _texts(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
+    settings, dataset = config.trainer, config.dataset
+    corpus: Any = dataset.open()
+    block: int = dataset.block  # type: ignore[attr-defined]
+    with first:
+        tokenizer = build_tokenizer(dataset.tokenizer, corpus, cache)
+        text = tokenise_text(corpus, "train", tokenizer, cache)
+        batches = TextBatches(text, block, settings.batch_size, config.seed)
+        validation: list[TrainBatch] = []
+        if settings.validation_sources:
+            held_out = TextBatches(tokenise_text(corpus, "valid", tokenizer, cache), block, 1, 0)
+            rows = np.arange(min(len(held_out), settings.validation_sources))
+            rows = rows * len(held_out) // len(rows)  # spread over the split
+            size = max(1, _VALIDATION_TOKENS // block)
+            parts = [rows[at : at + size] for at in range(0, len(rows), size)]
+            validation = [held_out.collate(part, np.zeros_like(part)) for part in parts]
+    preview = TextPreview(config.sampler, tokenizer, settings.previews, block) if settings.previews else None
+    facts = {"windows": len(batches), "text_tokens": len(text.ids), "text_digest": text.digest}
+    return Material(tokenizer, batches, validation, preview, facts)
