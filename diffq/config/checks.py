@@ -32,8 +32,8 @@ def dial_owners() -> dict[str, list[str]]:
 
 
 def process_of(sampler: Any) -> tuple[str, ...]:
-    """The processes that a sampler class serves; gaussian where none is chosen."""
-    return ("gaussian",) if sampler is None else tuple(sampler.processes)
+    """The processes that a sampler class serves."""
+    return tuple(sampler.processes)
 
 
 def root_keys() -> tuple[str, ...]:
@@ -107,11 +107,23 @@ def unready(name: str, metric: Any, num_samples: int) -> str:
 
 
 def check_fit(config: Config) -> None:
-    """UserError where the sampler cannot serve the model, or `length` is no length model."""
+    """UserError where model and dataset are of different tasks, where the sampler cannot serve the model, and where
+    `length` is no length model or says nothing."""
     from diffq.data.lengths import LengthModel  # it imports torch, as the registered samplers do
 
     LengthModel.parse(config.length)
     model, sampler = config.choices.model, config.choices.sampler
+    dataset, kinds = config.choices.dataset, {"pairs": "a source and a target", "text": "running text"}
+    if config.model.task != config.dataset.task:
+        raise UserError(
+            f"model '{model}' is for {kinds[config.model.task]}, and dataset '{dataset}' is"
+            f" {kinds[config.dataset.task]}; models for it: {', '.join(config.dataset.models.values()) or 'see diffq ls models'}"
+        )
+    if config.dataset.task == "text" and config.length != "oracle":
+        raise UserError(
+            f"length={config.length} is for targets beside a source; the canvas of running text has dataset.block"
+            " tokens"
+        )
     process = config.model.process
     if process not in config.sampler.processes:
         fitting = [name for name in SAMPLERS.names() if process in SAMPLERS[name].processes]

@@ -102,8 +102,8 @@ class Composer:
         self.options.fragments.prepare(wanted)
 
     def _default_model(self, dataset: str, sampler: str | None) -> str:
-        processes = process_of(self.options.component("sampler", sampler) if sampler else None)
         models = self._of_dataset(dataset, "models", {})
+        processes = process_of(self.options.component("sampler", sampler)) if sampler else tuple(models)[:1]
         for process in processes:
             if process in models:
                 return models[process]

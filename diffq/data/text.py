@@ -57,6 +57,8 @@ class Text(DatasetSettings):
     valid_fraction: float = setting(0.05, "of a single file: the share kept for validation", above=0, high=0.5)
     test_fraction: float = setting(0.05, "of a single file: the share kept for the test", above=0, high=0.4)
 
+    part: str = setting("all", "of the training split: all, or K/N, the K-th of N equal runs of documents")
+
     block: int = setting(1024, "tokens of a canvas and of a window of text", low=1)
     prefix: int = setting(0, "tokens at the beginning of the canvas that are given", low=0)
     suffix: int = setting(0, "tokens at its end that are given (infilling: both)", low=0)
@@ -70,6 +72,7 @@ class Text(DatasetSettings):
     ends: bool = setting(False, "a row ends at the end-of-text token; false: it is a token like another, rows are full")
 
     def check(self) -> None:
+        self.share  # noqa: B018 - it refuses what it cannot read
         given = self.given
         if given and given[-1] >= self.block:
             raise UserError(
@@ -80,6 +83,14 @@ class Text(DatasetSettings):
                 f"dataset.prefix={self.prefix} and dataset.suffix={self.suffix} leave nothing free of"
                 f" dataset.block={self.block} tokens; make the block longer or give fewer tokens"
             )
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """K and N of `part`; (1, 1) is all."""
+        found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", self.part)
+        if self.part != "all" and (found is None or int(found[1]) > int(found[2])):
+            raise UserError(f"dataset.part={self.part} must be all or K/N with K from 1 to N, such as 1/2")
+        return (1, 1) if found is None else (int(found[1]), int(found[2]))
 
     @property
     def given(self) -> tuple[int, ...]:
@@ -122,7 +133,12 @@ class TextCorpus:
             name = s.evaluated_on
         detokenise = DETOKENISERS[s.detokenise]
         found = False
-        for document in self._raw(name):
+        raw = self._raw(name)
+        if name == "train" and s.share != (1, 1):
+            number, of = s.share
+            every = list(raw)
+            raw = iter(every[len(every) * (number - 1) // of : len(every) * number // of])
+        for document in raw:
             text = detokenise(document)
             if text.strip():
                 found = True
@@ -134,7 +150,7 @@ class TextCorpus:
         """What the documents of a split are a function of, as a digest, for caches."""
         s = self.settings
         made = hashlib.sha256(repr((s.column, s.documents, s.detokenise, s.evaluated_on, s.held_out, name)).encode())
-        made.update(repr((s.valid_fraction, s.test_fraction)).encode())
+        made.update(repr((s.valid_fraction, s.test_fraction, s.part)).encode())
         if self.place is None:
             made.update(repr((s.hub, s.hub_config)).encode())
         else:

@@ -253,7 +253,12 @@ class DiT(nn.Module):
             )
 
     def forward(
-        self, tokens_BL: Tensor, sigma_B: Tensor | None, at_BK: Tensor | None = None, mask: Tensor | None = None
+        self,
+        tokens_BL: Tensor,
+        sigma_B: Tensor | None,
+        at_BK: Tensor | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """Features (B, L, D), or (B, K, D) of the asked positions; `output_layer.linear` makes scores of them.
 
@@ -266,6 +271,6 @@ class DiT(nn.Module):
         x_BLD = self.vocab_embed(tokens_BL)
         rotary = self.rotary_emb(0, tokens_BL.shape[1])
         for block in self.blocks[:-1]:
-            x_BLD = block(x_BLD, cond_BC, rotary, mask=mask)
-        x = self.blocks[-1](x_BLD, cond_BC, rotary, mask=mask, at_BK=at_BK)
+            x_BLD = block(x_BLD, cond_BC, rotary, mask=mask, causal=causal)
+        x = self.blocks[-1](x_BLD, cond_BC, rotary, mask=mask, causal=causal, at_BK=at_BK)
         return self.output_layer.features(x, cond_BC)

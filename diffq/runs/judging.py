@@ -18,6 +18,7 @@ from diffq.store import Point, Store
 from diffq.store.identity import digest, digest_sources, show_value
 
 if TYPE_CHECKING:
+    from diffq.data.task import Example
     from diffq.data.tokenizers import Tokenizer
 
 COSTS = ("nfe_calls", "nfe_rows", "seconds", "tokens", "peak_memory_bytes")
@@ -73,8 +74,12 @@ class Judges:
             return held
         if key not in self._corpora:
             self._corpora[key] = config.dataset.open()
-        corpus = self._corpora[key]
-        examples = {example.index: example for example in corpus.split(config.split)}
+        corpus, tokenizer = self._corpora[key], self._tokenizer(folder)
+        texts = config.dataset.task == "text"
+        if texts:
+            from diffq.data.windows import text_questions
+        asked = text_questions(corpus, config.split, tokenizer, self.store.cache).examples if texts else None
+        examples = {example.index: example for example in (asked or corpus.split(config.split))}
         missing = [index for index in indices if index not in examples]
         if missing:
             raise UserError(
@@ -87,22 +92,28 @@ class Judges:
                 f"the split {config.split} of {config.choices.dataset or config.dataset.name} has other sources or"
                 " references than when it was sampled; score with the data that was sampled"
             )
-        tokenizer = self._tokenizer(folder)
-        spelled = self._spelled.setdefault((key, tokenizer.digest), {})
+        made: tuple[Any, Any, Any]
+        if texts:  # windows of tokens are in the tokenizer's spelling already
+            made = tuple(e.source for e in chosen), tuple(e.references for e in chosen), None
+        else:
+            made = self._spelled_pairs(chosen, corpus, tokenizer, self._spelled.setdefault((key, tokenizer.digest), {}))
+        self._judged[(key, config.split, indices, folder, stamp)] = made
+        return made
+
+    @staticmethod
+    def _spelled_pairs(
+        chosen: Sequence[Example], corpus: Any, tokenizer: Tokenizer, spelled: dict[str, str]
+    ) -> tuple[Any, Any, Any]:
+        """Sources, references and truth in the tokenizer's spelling."""
         truths = [corpus.truth(example.source) for example in chosen]
         known = [truth for truth in truths if truth is not None]
-        _spell(
-            tokenizer,
-            spelled,
-            [t for e in chosen for t in (e.source, *e.references)] + [t for truth in known for t in truth],
-        )
-        made = (
+        texts = [t for e in chosen for t in (e.source, *e.references)] + [t for truth in known for t in truth]
+        _spell(tokenizer, spelled, texts)
+        return (
             tuple(spelled[e.source] for e in chosen),
             tuple(tuple(spelled[text] for text in e.references) for e in chosen),
             tuple(_merge(truth, spelled) for truth in known) if len(known) == len(chosen) else None,
         )
-        self._judged[(key, config.split, indices, folder, stamp)] = made
-        return made
 
     def _checkpoint(self, config: Config) -> Path:
         named = config.checkpoint

@@ -46,6 +46,7 @@ class Autoregressive(Sampler):
         Fixed positions are read where they stand; before a row's last fixed one the end token is not drawn.
         """
         session = denoiser.open(canvas)
+        end = canvas.end if canvas.source_BS is None else denoiser.end  # running text may go on over its end token
         tokens_BL = canvas.tokens_BL.clone()
         valid_BL = torch.zeros_like(canvas.valid_BL)
         fixed_BL = canvas.valid_BL & ~canvas.free_BL
@@ -54,16 +55,21 @@ class Autoregressive(Sampler):
         alive_A = torch.arange(len(tokens_BL), device=canvas.device)
         last_A1 = torch.full_like(tokens_BL[:, :1], denoiser.start)
         open_A = canvas.valid_BL[:, 0]
-        for i in range(canvas.shape[1]):
+        given = _given_by_all(fixed_BL) if has_fixed else 0
+        if given:  # a common prompt goes through the network at once
+            session.run(torch.cat([last_A1, tokens_BL[:, : given - 1]], 1))
+            last_A1, valid_BL[:, :given] = tokens_BL[:, given - 1 : given], True
+        for i in range(given, canvas.shape[1]):
             hidden = session.run(last_A1)
             position_A = torch.arange(len(alive_A), device=canvas.device)
             draw = self._draw(rng, canvas.row_B[alive_A], i)
-            if has_fixed:
-                draw = Without(draw, denoiser.end, must_go_on_BL[alive_A, i])
+            if has_fixed and end is not None:
+                draw = Without(draw, end, must_go_on_BL[alive_A, i])
             (token_A,) = session.read(hidden, position_A, [draw])
             token_A = torch.where(fixed_BL[alive_A, i], tokens_BL[alive_A, i], token_A)
-            stops_A = (token_A == denoiser.end) & ~must_go_on_BL[alive_A, i]  # a fixed token may be the end token
-            open_A = open_A & canvas.valid_BL[alive_A, i] & ~stops_A
+            open_A = open_A & canvas.valid_BL[alive_A, i]
+            if end is not None:
+                open_A = open_A & ~((token_A == end) & ~must_go_on_BL[alive_A, i])  # a fixed token may be the end token
             tokens_BL[alive_A, i] = torch.where(open_A, token_A, tokens_BL[alive_A, i])
             valid_BL[alive_A, i] = open_A
             if on_step is not None:
@@ -86,3 +92,9 @@ class Autoregressive(Sampler):
         if self.top_p == 1 and self.top_k == 0:
             return Draw(key_A, self.temperature)
         return NucleusDraw(key_A, self.temperature, self.top_k, self.top_p)
+
+
+def _given_by_all(fixed_BL: Tensor) -> int:
+    """The leading columns that are fixed in every row, but for the last column of the canvas."""
+    whole_L = fixed_BL.all(0)
+    return int(whole_L[:-1].long().cumprod(0).sum())
