@@ -115,10 +115,10 @@ def check_fit(config: Config) -> None:
     model, sampler = config.choices.model, config.choices.sampler
     dataset, kinds = config.choices.dataset, {"pairs": "a source and a target", "text": "running text"}
     if config.model.task != config.dataset.task:
-        fitting = ", ".join(config.dataset.models.values()) or "see diffq ls models"
+        models = ", ".join(config.dataset.models.values()) or "see diffq ls models"
         raise UserError(
             f"model '{model}' is for {kinds[config.model.task]}, and dataset '{dataset}' is"
-            f" {kinds[config.dataset.task]}; models for it: {fitting}"
+            f" {kinds[config.dataset.task]}; models for it: {models}"
         )
     if config.dataset.task == "text" and config.length != "oracle":
         raise UserError(

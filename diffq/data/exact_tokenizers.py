@@ -50,13 +50,34 @@ def byte_level(folder: Path) -> Tokenizer:
     return exact(backend)
 
 
-def exact(backend: Any) -> Tokenizer:
+def exact_folder(folder: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder, its own start and end tokens kept. UserError where there is none."""
+    if (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file():
+        try:
+            from transformers import AutoTokenizer
+
+            read = AutoTokenizer.from_pretrained(folder, use_fast=True)
+            end = read.eos_token or END
+            return exact(read.backend_tokenizer, end, read.bos_token or end)
+        except UserError:
+            raise
+        except Exception as error:  # a wrong folder, no fast version: each another exception
+            raise UserError(f"{folder} holds no tokenizer that can be read: {error}") from error
+    if (folder / "merges.txt").is_file():
+        return byte_level(folder)
+    raise UserError(
+        f"{folder} holds no tokenizer; put its tokenizer.json, or vocab.json and merges.txt, beside the weights"
+    )
+
+
+def exact(backend: Any, end: str = END, start: str | None = None) -> Tokenizer:
     """A tokenizer whose special tokens are the end of the text, wherever one is needed, and the mask, put last."""
-    if backend.token_to_id(END) is None:
-        raise UserError(f"this tokenizer has no {END}, which ends a text")
-    backend.add_special_tokens([END, MASK])
+    if backend.token_to_id(end) is None:
+        raise UserError(f"this tokenizer has no {end}, which ends a text")
+    start = start or end
+    backend.add_special_tokens(list(dict.fromkeys([end, start, MASK])))
     backend.post_processor = None
-    roles = {"pad": END, "unk": END, "start": END, "end": END, "mask": MASK}
+    roles = {"pad": end, "unk": end, "start": start, "end": end, "mask": MASK}
     return Tokenizer(backend, roles, exact=True)
 
 

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,26 +68,33 @@ def describe(path: Path | str) -> Described:
     folder = Path(path)
     if _layout(folder) == "own":
         return _describe_own(folder)
-    from diffq.models.guidediffuseq import published_settings, published_tokenizer
+    from diffq.models.published import layout_of
 
-    tokenizer = published_tokenizer(folder)
-    section = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    made = digest(folder / "model.pt", tokenizer.digest, section)
-    return Described(published_settings(folder), tokenizer, {}, None, made)
+    layout = layout_of(folder)
+    tokenizer = layout.tokenizer(folder)
+    return Described(layout.settings(folder), tokenizer, {}, None, _digest_published(layout, folder, tokenizer))
 
 
 def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
     """The model of a checkpoint folder in evaluation mode, with all that is needed to sample it.
 
-    path: a training's folder, or a folder in a published layout (config.json and model.pt of GuideDiffuSeq).
+    path: a training's folder, or a folder in a published layout (see `models.published`).
     Raises UserError for a folder that is neither, for a damaged file, and for weights that do not fit the
     configuration, naming the missing and the surplus ones.
     """
     folder = Path(path)
-    loaded = _load_own(folder) if _layout(folder) == "own" else _load_guidediffuseq(folder)
+    loaded = _load_own(folder) if _layout(folder) == "own" else _load_published(folder)
+    _require_numbers(loaded.model, folder)
     _cast(loaded.model.to(device), dtype)
     loaded.model.eval().requires_grad_(False)
     return loaded
+
+
+def _require_numbers(model: nn.Module, folder: Path) -> None:
+    """UserError where a weight is NaN or infinite: whatever is sampled with it is worth nothing."""
+    bad = [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]
+    if bad:
+        raise UserError(f"checkpoint={folder}: weights that are no numbers (NaN or infinite): {_some(bad)}")
 
 
 def _layout(folder: Path) -> Literal["own", "published"]:
@@ -96,11 +103,11 @@ def _layout(folder: Path) -> Literal["own", "published"]:
         raise UserError(f"checkpoint={folder} is no folder; give a training's folder, such as outputs/train/NAME-hash")
     if (folder / "config.yaml").exists():
         return "own"
-    if (folder / "config.json").exists() and (folder / "model.pt").exists():
+    if (folder / "config.json").exists():
         return "published"
     raise UserError(
         f"checkpoint={folder} holds neither config.yaml and {WEIGHTS} (a training of diffq)"
-        " nor config.json and model.pt (GuideDiffuSeq's layout)"
+        " nor the config.json of a published checkpoint"
     )
 
 
@@ -162,12 +169,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _load_guidediffuseq(folder: Path) -> Loaded:
-    from diffq.models.guidediffuseq import load_guidediffuseq
+def _load_published(folder: Path) -> Loaded:
+    from diffq.models.published import layout_of
 
-    model, tokenizer = load_guidediffuseq(folder)
+    layout = layout_of(folder)
+    model, tokenizer = layout.load(folder)
+    return Loaded(model, tokenizer, {}, None, _digest_published(layout, folder, tokenizer))
+
+
+def _digest_published(layout: Any, folder: Path, tokenizer: Any) -> str:
     section = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return Loaded(model, tokenizer, {}, None, digest(folder / "model.pt", tokenizer.digest, section))
+    return digest(layout.weights(folder), tokenizer.digest, section)
 
 
 def build(settings: Any, vocabulary: Any) -> TrainableModel:
@@ -176,14 +188,15 @@ def build(settings: Any, vocabulary: Any) -> TrainableModel:
         return settings.build(vocabulary)
 
 
-def digest(weights: Path, tokenizer: str, model: Mapping[str, Any]) -> str:
-    """SHA-256 over a weights file, a tokenizer's digest and a model's configuration."""
+def digest(weights: Path | Sequence[Path], tokenizer: str, model: Mapping[str, Any]) -> str:
+    """SHA-256 over the files of weights, a tokenizer's digest and a model's configuration."""
     total = hashlib.sha256()
-    try:
-        with open(weights, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    except FileNotFoundError as error:
-        raise _not_written(weights) from error
+    for path in [weights] if isinstance(weights, Path) else weights:
+        try:
+            with open(path, "rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        except FileNotFoundError as error:
+            raise _not_written(path) from error
     total.update(str(tokenizer).encode())
     total.update(json.dumps(model, sort_keys=True).encode())
     return total.hexdigest()

@@ -14,9 +14,7 @@ Knows no solver and no sampling.
 
 from __future__ import annotations
 
-import json
-import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -26,6 +24,7 @@ from torch import Tensor
 
 from diffq.errors import UserError
 from diffq.models.gaussian import GaussianSeq2Seq, GaussianSettings
+from diffq.models.published import read_json, read_weights
 from diffq.settings import Settings, setting, typed
 
 _ASSUMED_CONDITION_DROPOUT = 0.1
@@ -77,8 +76,8 @@ def load_guidediffuseq(folder: str | Path) -> tuple[GaussianSeq2Seq, Any]:
     to be found or has another size than the embeddings.
     """
     folder = Path(folder)
-    config = typed(PublishedConfig, _read_json(folder / "config.json"), "config.json")
-    tensors = _read_state(folder / "model.pt")
+    config = typed(PublishedConfig, read_json(folder / "config.json"), "config.json")
+    tensors = read_weights(folder / "model.pt")
     tokenizer = _tokenizer(folder, config.tokenizer_mode)
     with torch.random.fork_rng(devices=[]):  # the initial weights do not matter
         model = config.settings(_condition_dropout(folder)).build(tokenizer)
@@ -86,51 +85,34 @@ def load_guidediffuseq(folder: str | Path) -> tuple[GaussianSeq2Seq, Any]:
     return model.eval(), tokenizer
 
 
-def is_published(folder: Path) -> bool:
-    """Whether a folder is in this layout and not one of diffq's own trainings."""
-    return (folder / "config.json").exists() and not (folder / "config.yaml").exists()
+class GuideDiffuSeqLayout:
+    """The layout as `published` asks for it."""
 
+    name = "GuideDiffuSeq"
 
-def published_settings(folder: Path) -> GaussianSettings:
-    """The sizes of a published checkpoint, as our settings have them. UserError as `load_guidediffuseq`."""
-    config = typed(PublishedConfig, _read_json(folder / "config.json"), "config.json")
-    return config.settings(_condition_dropout(folder))
+    def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
+        return (folder / "model.pt").exists()
 
+    def settings(self, folder: Path) -> GaussianSettings:
+        config = typed(PublishedConfig, read_json(folder / "config.json"), "config.json")
+        return config.settings(_condition_dropout(folder))
 
-def published_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a published checkpoint. UserError as `load_guidediffuseq`."""
-    config = typed(PublishedConfig, _read_json(folder / "config.json"), "config.json")
-    return _tokenizer(folder, config.tokenizer_mode)
+    def tokenizer(self, folder: Path) -> Any:
+        config = typed(PublishedConfig, read_json(folder / "config.json"), "config.json")
+        return _tokenizer(folder, config.tokenizer_mode)
 
+    def weights(self, folder: Path) -> Sequence[Path]:
+        return (folder / "model.pt",)
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object of settings, not {type(value).__name__}")
-    return value
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        why = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"{path} is refused: it is no file of tensors alone, and nothing else is opened ({why[0]})"
-        ) from error
-    if not isinstance(value, Mapping) or not all(isinstance(v, Tensor) for v in value.values()):
-        raise UserError(f"{path} must hold a state dict, names to tensors, and nothing else")
-    return {str(name): tensor for name, tensor in value.items()}
+    def load(self, folder: Path) -> tuple[GaussianSeq2Seq, Any]:
+        return load_guidediffuseq(folder)
 
 
 def _condition_dropout(folder: Path) -> float:
     path = folder / "train_config.json"
     if not path.is_file():
         return _ASSUMED_CONDITION_DROPOUT
-    value = _read_json(path).get("uncond_prob", 0.0)
+    value = read_json(path).get("uncond_prob", 0.0)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UserError(f"{path}: uncond_prob={value!r} must be a number in 0 … 1")
     return float(value)

@@ -26,7 +26,7 @@ from diffq.data.windows import text_questions
 from diffq.diffusion.contracts import Canvas
 from diffq.errors import UserError
 from diffq.models.checkpoints import Described, Loaded, load, read_config
-from diffq.models.guidediffuseq import is_published, published_settings
+from diffq.models.published import is_published, published_settings, resolve
 from diffq.runs.questions import PairQuestions, Questions, TextTask
 from diffq.settings import as_mapping, key_fields, typed
 from diffq.store.identity import Identity, digest_sources, show_value
@@ -174,12 +174,20 @@ def known_checkpoint(config: Config) -> Config | str:
 
     Untrained, with the line to run, where there is nothing to sample from.
     """
-    if config.checkpoint is not None:
-        folder = Path(config.checkpoint)
+    named = config.checkpoint or getattr(config.model, "hub", None)
+    if named is not None:
+        folder = Path(resolve(named))
         if not is_published(folder):
-            return config
-        choices = config.choices.replace(model=folder.resolve().name)
-        return dataclasses.replace(config, model=published_settings(folder), choices=choices)
+            return dataclasses.replace(config, checkpoint=str(folder))
+        settings = published_settings(folder)
+        if settings.task != config.dataset.task or settings.process not in config.sampler.processes:
+            raise UserError(
+                f"checkpoint={named} holds a {settings.kind} model ({settings.process}, for {settings.task}), which"
+                f" dataset={config.choices.dataset} with sampler={config.choices.sampler} cannot use"
+            )
+        name = folder.resolve().name if Path(named).exists() else named.rpartition("/")[2]
+        choices = config.choices.replace(model=name)
+        return dataclasses.replace(config, model=settings, choices=choices, checkpoint=str(folder))
     dataset, model = config.choices.dataset, config.choices.model
     found, others = _fitting_training(config, Store(Path(config.outputs)))
     if found is not None:

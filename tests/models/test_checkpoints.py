@@ -108,7 +108,7 @@ def test_folders_that_are_no_checkpoints(folder, tmp_path):
     with pytest.raises(UserError, match="is no folder"):
         checkpoints.load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds neither config\.yaml .* nor config\.json"):
+    with pytest.raises(UserError, match=r"holds neither config\.yaml .* nor the config\.json"):
         checkpoints.load(tmp_path / "empty")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="has not saved anything yet"):
