@@ -36,6 +36,12 @@ NEIGHBOURS = {
     ("data/batches.py", "models.base"): "what a batch holds is the models' contract",
     ("models/checkpoints.py", "data.tokenizers"): "a checkpoint holds its tokenizer",
     ("models/guidediffuseq.py", "data.tokenizers"): "and so does the paper's",
+    ("data/windows.py", "models.base"): "and so is what a batch of running text holds",
+    ("models/hf_causal.py", "data.exact_tokenizers"): "a published checkpoint holds its tokenizer too",
+    ("models/dit_layouts.py", "data.exact_tokenizers"): "likewise",
+    ("models/dit_layouts.py", "data.tokenizers"): "likewise",
+    ("metrics/judges.py", "models.checkpoints"): "a judge of texts is a checkpoint",
+    ("metrics/judges.py", "models.published"): "or one that others have published",
     ("config/checks.py", "data.lengths"): "a length model is refused in the words of its own parser",
 }
 

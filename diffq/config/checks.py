@@ -86,18 +86,31 @@ def _listed(names: Sequence[str]) -> str:
 
 def unfed(name: str, metric: Any, dataset: Any) -> str:
     """Why a task cannot feed a metric, in one sentence; empty where it can. 'many' is for the samples to give."""
-    given = {"references", "source", "cost", "many"} | ({"truth"} if dataset.embedded else set())
+    given = {"source", "cost", "many", "ids"} | ({"truth"} if dataset.embedded else set())
+    given |= {"references"} if dataset.task == "pairs" else {"real"}
+    if dataset.task == "text" and not dataset.given:
+        given -= {"source", "many"}
     missing = metric.needs() - given
     if "truth" in missing:
         return (
             f"metric '{name}' needs to know all right answers, which dataset '{dataset.name}' does not;"
             " worlds such as dataset=grammar do"
         )
-    return f"metric '{name}' needs {', '.join(sorted(missing))}, which no dataset gives" if missing else ""
+    if not missing:
+        return ""
+    return f"metric '{name}' needs {', '.join(sorted(missing))}, which dataset '{dataset.name}' does not give"
 
 
-def unready(name: str, metric: Any, num_samples: int) -> str:
+def unready(name: str, metric: Any, num_samples: int, dataset: Any, num_sources: int | None) -> str:
     """Why a metric cannot be computed with so few samples, or on this machine; empty where it can."""
+    if dataset.task == "text":
+        real = min(dataset.windows, num_sources or dataset.windows) if dataset.given else dataset.windows
+        texts, least = num_samples * (real if dataset.given else 1), metric.least_texts()
+        if min(texts, real) < least:
+            return (
+                f"metric '{name}' of {texts} texts beside {real} real ones is mostly bias; it needs {least} of each: raise"
+                " num_samples, num_sources or dataset.windows"
+            )
     least = metric.least_samples()
     if num_samples < least:
         return (

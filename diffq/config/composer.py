@@ -55,7 +55,7 @@ class Composer:
             model=self._member("model", choices.model, values),
             dataset=dataset,
             sampler=self._member("sampler", choices.sampler, values),
-            metric=self._suite(choices.metric, values, dataset, root.num_samples),
+            metric=self._suite(choices.metric, values, dataset, root.num_samples, root.num_sources),
             trainer=self._section("trainer", TrainerSettings, choices.trainer, values),
             tracker=self._section("tracker", TrackerSettings, choices.tracker, values),
             choices=choices,
@@ -174,7 +174,9 @@ class Composer:
                 )
         return typed(cls, _changed(held, changes), group)
 
-    def _suite(self, chosen: Sequence[str], values: Layer, dataset: Any, samples: int) -> MetricSuite:
+    def _suite(
+        self, chosen: Sequence[str], values: Layer, dataset: Any, samples: int, sources: int | None
+    ) -> MetricSuite:
         """The metrics of all chosen suites and metrics, each once; the axes are those of the first suite.
 
         A suite's members that need more samples or another package are left out, with the reason. What the task cannot
@@ -196,7 +198,7 @@ class Composer:
         for name in names:
             member = self._member("metric", name, {f"metric.{k}": v for k, v in _changes(changes, name).items()})
             reason = unfed(name, member, dataset) if values.get("metric") is not None else ""
-            more = unfed(name, member, dataset) or unready(name, member, samples)
+            more = unfed(name, member, dataset) or unready(name, member, samples, dataset, sources)
             if reason or (more and name in chosen):
                 raise UserError(reason or more)
             if more:

@@ -28,6 +28,13 @@ class Answers:
     candidates[i] are the s texts sampled for sources[i]; every source has equally many.
     truth[i] maps every right answer to its probability, where the task knows them.
     cost holds the point's own figures: nfe_calls, nfe_rows, seconds, tokens (answers only), peak_memory_bytes.
+
+    Of running text that is written without a prompt every sample is a source by itself, with one candidate: averages
+    are over samples, set-valued figures leave out one sample at a time. `unprompted` says so.
+    real   the texts that the samples of running text are held against
+    ids    like candidates: the tokens of each sample
+    given_spans  the positions of each sample that were given to the model, as spans [first, last)
+    vocabulary  digest of the tokenizer that the ids belong to
     """
 
     sources: tuple[str, ...]
@@ -35,10 +42,17 @@ class Answers:
     candidates: tuple[tuple[str, ...], ...]
     truth: tuple[Mapping[str, float], ...] | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
+    unprompted: bool = False
+    real: tuple[str, ...] = ()
+    ids: tuple[tuple[tuple[int, ...], ...], ...] | None = None
+    given_spans: tuple[tuple[int, int], ...] = ()
+    vocabulary: str = ""
 
     @property
     def samples(self) -> int:
-        """s, the samples a source."""
+        """s, the samples a source; of unprompted text the number of samples."""
+        if self.unprompted:
+            return len(self.candidates)
         return len(self.candidates[0]) if self.candidates else 0
 
     def given(self) -> frozenset[str]:
@@ -47,14 +61,16 @@ class Answers:
             "references": bool(self.references) and all(self.references),
             "source": any(text.strip() for text in self.sources),
             "truth": self.truth is not None,
-            "many": self.samples >= 2,
+            "many": len(self.candidates[0]) >= 2 if self.candidates else False,
+            "real": bool(self.real),
+            "ids": self.ids is not None,
             "cost": bool(self.cost),
         }
         return frozenset(name for name, there in names.items() if there)
 
     def check(self) -> None:
         """Raises UserError where there is nothing to score or where the parts do not belong together."""
-        n, s = len(self.sources), self.samples
+        n, s = len(self.sources), len(self.candidates[0]) if self.candidates else 0
         if n == 0 or s == 0:
             raise UserError(f"there is nothing to score: {n} sources with {s} samples each; sample the point first")
         for what, part in (("references", self.references), ("candidates", self.candidates), ("truth", self.truth)):
@@ -118,12 +134,17 @@ class Metric(Settings):
         return "|".join([self.name, *middle, f"s:{self.samples_used(answers)}", f"v:{self.version}"])
 
     def needs(self) -> frozenset[str]:
-        """What a task must give: any of 'references', 'truth', 'source', 'many' (≥ 2 samples a source), 'cost'."""
+        """What a task must give: any of 'references', 'truth', 'source', 'many' (≥ 2 samples a source), 'cost',
+        'real' (texts that running text is held against), 'ids' (tokens)."""
         return frozenset({"references"})
 
     def least_samples(self) -> int:
         """The fewest samples a source with which the metric is defined."""
         return 2 if "many" in self.needs() else 1
+
+    def least_texts(self) -> int:
+        """The fewest samples of all sources together with which the metric says anything."""
+        return 1
 
     def packages(self) -> tuple[str, ...]:
         """The modules it imports beyond numpy."""

@@ -21,6 +21,8 @@ _NEEDS = {
     "source": "sources with words in them",
     "many": "at least 2 samples a source",
     "cost": "the cost of sampling, which only a point of the store has",
+    "real": "real running text to hold the samples against",
+    "ids": "the tokens of the samples, which only a point of the store has",
 }
 
 
@@ -43,10 +45,10 @@ def available(metric: Metric) -> str | None:
     return metric.unavailable()
 
 
-def refusal(metric: Metric, given: Iterable[str], samples: int) -> str | None:
+def refusal(metric: Metric, given: Iterable[str], samples: int, texts: int | None = None) -> str | None:
     """Why a task or a point cannot feed a metric, in one sentence, or None.
 
-    given: what there is, in the words of `Metric.needs`; samples: the samples a source.
+    given: what there is, in the words of `Metric.needs`; samples: the samples a source; texts: of all sources together.
     """
     there = set(given) | ({"many"} if samples >= 2 else set())
     lacking = [_NEEDS[need] for need in sorted(metric.needs()) if need not in there and need != "many"]
@@ -56,6 +58,8 @@ def refusal(metric: Metric, given: Iterable[str], samples: int) -> str | None:
         return (
             f"{metric.name} needs at least {metric.least_samples()} samples a source, not {samples}; raise num_samples"
         )
+    if texts is not None and texts < metric.least_texts():
+        return f"{metric.name} of {texts} texts is mostly bias; it needs {metric.least_texts()}: raise num_samples"
     return None
 
 
@@ -80,7 +84,8 @@ def evaluate(metrics: Sequence[Metric], answers: Answers) -> list[Score]:
     answers.check()
     signatures: dict[str, str] = {}
     for metric in metrics:
-        reason = refusal(metric, answers.given(), answers.samples) or available(metric)
+        texts = sum(map(len, answers.candidates))
+        reason = refusal(metric, answers.given(), answers.samples, texts) or available(metric)
         if reason is not None:
             raise UserError(reason)
         signature = metric.signature(answers)

@@ -59,11 +59,21 @@ class Judges:
         """
         config = self.config(point)
         run = point.run()
-        texts = _texts(point, samples or int(run.get("samples") or 0))
-        sources, references, truth = self._judge(config, tuple(texts), str(run.get("sources_digest", "")))
-        paid = _paid(run, len(next(iter(texts.values()))), len(texts))
+        rows = _rows(point, samples or int(run.get("samples") or 0))
+        sources, references, truth = self._judge(config, tuple(rows), str(run.get("sources_digest", "")))
+        paid = _paid(run, len(next(iter(rows.values()))), len(rows))
         cost = {name: float(paid[name]) for name in COSTS if paid.get(name) is not None}
-        return Answers(sources, references, tuple(map(tuple, texts.values())), truth, cost)
+        candidates = tuple(tuple(row["text"] for row in group) for group in rows.values())
+        if config.dataset.task == "pairs":
+            return Answers(sources, references, candidates, truth, cost)
+        ids = tuple(tuple(tuple(row["ids"]) for row in group) for group in rows.values())
+        spans = tuple((a, b) for a, b in next(iter(rows.values()))[0]["prompt_at"])
+        real = tuple(text for group in references for text in group)
+        if not spans:  # every sample is a source by itself
+            sources, references = ("",) * len(ids[0]), ((),) * len(ids[0])
+            candidates, ids = tuple((text,) for text in candidates[0]), tuple((row,) for row in ids[0])
+        vocabulary = self._tokenizer(self._checkpoint(config)).digest
+        return Answers(sources, references, candidates, None, cost, not spans, real, ids, spans, vocabulary)
 
     def _judge(self, config: Config, indices: tuple[int, ...], stamp: str) -> tuple[Any, Any, Any]:
         """stamp: the digest of the sources and references that were sampled; UserError where they are others now."""
@@ -172,18 +182,18 @@ def _merge(truth: Mapping[str, float], spelled: Mapping[str, str]) -> dict[str, 
     return merged
 
 
-def _texts(point: Point, samples: int) -> dict[int, list[str]]:
-    """The texts of each source in the order of its samples, sources by index. UserError where one is missing."""
-    found: dict[int, dict[int, str]] = {}
+def _rows(point: Point, samples: int) -> dict[int, list[dict[str, Any]]]:
+    """The rows of each source in the order of its samples, sources by index. UserError where one is missing."""
+    found: dict[int, dict[int, dict[str, Any]]] = {}
     for row in point.rows():
         if not samples or row["sample"] < samples:
-            found.setdefault(row["source"], {})[row["sample"]] = row["text"]
+            found.setdefault(row["source"], {})[row["sample"]] = row
     if not found:
         raise UserError(f"{point.folder} has no samples to score; sample it first")
     count = samples or max(map(len, found.values()))
-    for source, texts in found.items():
-        if sorted(texts) != list(range(count)):
+    for source, rows in found.items():
+        if sorted(rows) != list(range(count)):
             raise UserError(
-                f"{point.folder} has {len(texts)} of {count} samples of source {source}; diffq sample finishes it"
+                f"{point.folder} has {len(rows)} of {count} samples of source {source}; diffq sample finishes it"
             )
     return {source: [found[source][n] for n in range(count)] for source in sorted(found)}

@@ -60,6 +60,10 @@ def _single(points: Iterable[ReportPoint]) -> list[ReportPoint]:
     return list({part.key: part for point in points for part in point.parts or (point,)}.values())
 
 
+_SAMPLES = 24  # shown of each source
+_REAL = 3  # real texts shown beside unprompted ones
+
+
 @dataclass(frozen=True)
 class _Asked:
     """A source and its references."""
@@ -88,7 +92,7 @@ class _Shown:
         """The configuration, the record, the samples (a list a source) and the traces of one point."""
         place = self.store.open(self.store.outputs / point.folder)
         texts = _texts(place, point.samples)
-        shown = list(texts.values())[: self.limit]
+        shown = [group[:_SAMPLES] for group in texts.values()][: self.limit]
         self.most = max(self.most, len(shown))
         asked = self._asked(point, place, list(texts))
         self.asked[point.key] = self._questions(point, asked, list(texts)[: self.limit])
@@ -111,7 +115,10 @@ class _Shown:
             self._held[key] = {}
             try:
                 answers = self.judges.answers(place, point.samples)
-                pairs = zip(indices, answers.sources, answers.references, strict=True)
+                if answers.unprompted:  # one question, and real texts to read beside the answers
+                    pairs = [(indices[0], "", answers.real[:_REAL])]
+                else:
+                    pairs = list(zip(indices, answers.sources, answers.references, strict=True))
                 self._held[key] = {index: _Asked(source, tuple(references)) for index, source, references in pairs}
             except UserError as error:
                 self.notes.append(f"report.html shows samples without their sources: {error}")

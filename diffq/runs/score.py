@@ -18,6 +18,7 @@ from diffq.interrupts import reaching
 from diffq.metrics.base import Metric
 from diffq.metrics.evaluate import available, evaluate, refusal, to_json, usable
 from diffq.report.tables import print_table, show_interval
+from diffq.runs.grid import written
 from diffq.runs.judging import Judges
 from diffq.runs.selection import Selection, outputs_of, select
 from diffq.store import Point, Store
@@ -79,16 +80,31 @@ def config_of(request: Request, configs: Sequence[Config], metric: str, fewest: 
     words = [word for word in request.overrides if word.partition("=")[0] not in ("dataset", "num_samples", "outputs")]
     if not any(word.startswith("metric=") for word in words) and metric:
         words.append(f"metric={metric}")
-    datasets = dict.fromkeys(config.choices.dataset or config.dataset.kind for config in configs)
+    datasets: dict[str, Config] = {}
+    for config in configs:
+        datasets.setdefault(config.choices.dataset or config.dataset.kind, config)
     asked = [
-        compose([*words, f"dataset={name}", f"num_samples={fewest}"], verb="score", config_dirs=request.config_dirs)
-        for name in datasets
+        compose(
+            [*words, f"dataset={name}", f"num_samples={fewest}", *_asked(config)],
+            verb="score",
+            config_dirs=request.config_dirs,
+        )
+        for name, config in datasets.items()
     ]
     if any(config.metric.metrics != asked[0].metric.metrics for config in asked):
         raise UserError(
             f"these points are of {' and '.join(datasets)}, which are measured differently; name one suite: metric=text"
         )
     return asked[0]
+
+
+def _asked(config: Config) -> list[str]:
+    """The words that say what running text was asked: they decide what metrics can be fed."""
+    if config.dataset.task != "text":
+        return []
+    names = ("block", "prefix", "suffix", "keep", "windows")
+    words = [written(f"dataset.{name}", getattr(config.dataset, name)) for name in names]
+    return [*words, written("num_sources", config.num_sources)]
 
 
 def score_points(
