@@ -10,7 +10,7 @@ from typing import NoReturn
 from diffq.errors import UserError, did_you_mean, unknown
 
 LISTED = ("models", "datasets", "samplers", "metrics", "runs", "experiments")
-BENCHES = ("samplers", "overhead", "train")
+BENCHES = ("samplers", "overhead", "train", "latency")
 FORMATS = ("html", "png", "svg", "csv", "latex", "markdown")
 
 
@@ -166,12 +166,29 @@ VERBS: dict[str, Verb] = {
         words="RUN [RUN ...] [KEY=VALUE ...]",
         flags=(Flag("--again", "repeat even what this code has repeated here already"),),
     ),
+    "likelihood": Verb(
+        "measure the perplexity of real text under a model",
+        "Unconditional, over windows of the text that do not overlap; exact for causal models, an upper bound with\n"
+        "its error for diffusion. What was measured is kept under outputs/likelihood/.",
+        (
+            "diffq likelihood model=sedd_mini dataset=wikitext2",
+            "diffq likelihood checkpoint=louaaron/sedd-small dataset=wikitext2,lambada --draws 500",
+            "diffq likelihood model=gpt2 dataset=wikitext103 dataset.evaluated_on=valid",
+        ),
+        flags=(Flag("--draws", "noise levels drawn for each window, in each of two replicates (16)", "N"),),
+    ),
     "bench": Verb(
         "time the samplers against textbook versions",
-        "samplers: speed-ups over the textbook samplers; overhead: where the time goes; train: training throughput.\n"
+        "samplers: speed-ups over the textbook samplers; overhead: where the time goes; train: training throughput;\n"
+        "latency: diffusion at n steps against causal models with their cache.\n"
         "NAME … runs those rows alone.",
-        ("diffq bench samplers", "diffq bench samplers gaussian/cfg --json", "diffq bench overhead"),
-        words="{samplers,overhead,train} [NAME ...] [KEY=VALUE ...]",
+        (
+            "diffq bench samplers",
+            "diffq bench samplers absorbing --json",
+            "diffq bench latency",
+            "diffq bench overhead",
+        ),
+        words="{samplers,overhead,train,latency} [NAME ...] [KEY=VALUE ...]",
         flags=(Flag("--full", "run the textbook samplers over all steps instead of a spread of them"),),
     ),
 }

@@ -108,8 +108,8 @@ def unready(name: str, metric: Any, num_samples: int, dataset: Any, num_sources:
         texts, least = num_samples * (real if dataset.given else 1), metric.least_texts()
         if min(texts, real) < least:
             return (
-                f"metric '{name}' of {texts} texts beside {real} real ones is mostly bias; it needs {least} of each: raise"
-                " num_samples, num_sources or dataset.windows"
+                f"metric '{name}' of {texts} texts beside {real} real ones is mostly bias; it needs {least} of each:"
+                " raise num_samples, num_sources or dataset.windows"
             )
     least = metric.least_samples()
     if num_samples < least:

@@ -7,6 +7,7 @@ This file does not know what a value means.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,10 @@ class Layers:
         return self._bases[name]
 
     def _trained(self, checkpoint: str, over: Layer) -> Layer:
-        """Model and dataset of a checkpoint of ours, where nobody names another; nothing for other layouts."""
+        """Model and dataset of a checkpoint of ours, where nobody names another; of other layouts the kind of model."""
         if checkpoint not in self._checkpoints:
             path = Path(checkpoint) / "config.yaml"
-            self._checkpoints[checkpoint] = read_mapping(path) if path.is_file() else {}
+            self._checkpoints[checkpoint] = read_mapping(path) if path.is_file() else _foreign(Path(checkpoint))
         stored = self._checkpoints[checkpoint]
         layer: Layer = {}
         for group in ("dataset", "model"):
@@ -127,6 +128,24 @@ class Layers:
             if name in self._options.names(group) and over.get(group, name) == name and isinstance(section, Mapping):
                 layer |= {group: name} | {f"{group}.{k}": v for k, v in section.items() if k != "kind"}
         return layer
+
+
+def _foreign(folder: Path) -> dict[str, Any]:
+    """What the config.json of another project's checkpoint says it is, as a YAML of ours names it: its sizes are read
+    where it is loaded. Nothing where that cannot be told."""
+    folder = folder.parent if folder.suffix == ".safetensors" else folder
+    try:
+        held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    model = ""
+    if isinstance(held, dict) and isinstance(held.get("graph"), dict):
+        model = "sedd_uniform_small" if held["graph"].get("type") == "uniform" else "sedd_small"
+    elif isinstance(held, dict) and {"hidden_dim", "cond_dim"} <= held.keys():
+        model = "mdlm_small"
+    elif isinstance(held, dict) and held.get("architectures"):
+        model = "hf_causal"
+    return {"choices": {"model": model}, "model": {}} if model else {}
 
 
 _NO_SETTINGS = ("plugins", "default_samplers", "default_trainers")  # read by Options: they are merged, not replaced

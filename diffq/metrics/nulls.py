@@ -40,7 +40,25 @@ def corrupt(answers: Answers, share: float, seed: int = 0) -> Answers:
             marks = zip(tokens, exchanged[here], drawn[here], strict=True)
             held.append(" ".join(pool[pick] if swap else word for word, swap, pick in marks))
         words.append(tuple(held))
-    return dataclasses.replace(answers, candidates=tuple(words), cost={})
+    return dataclasses.replace(answers, candidates=tuple(words), ids=_corrupt_ids(answers, share, seed), cost={})
+
+
+def _corrupt_ids(answers: Answers, share: float, seed: int) -> tuple[tuple[tuple[int, ...], ...], ...] | None:
+    """The tokens of running text, corrupted as its words are: each that was not given, by any of the samples' tokens."""
+    if answers.ids is None:
+        return None
+    given = {i for a, b in answers.given_spans for i in range(a, b)}
+    pool = [token for group in answers.ids for ids in group for token in ids]
+    exchanged, drawn = _places(seed, share, len(pool), [[len(ids) for ids in group] for group in answers.ids])
+    made, at = [], 0
+    for group in answers.ids:
+        held = []
+        for ids in group:
+            marks = zip(ids, exchanged[at : at + len(ids)], drawn[at : at + len(ids)], strict=True)
+            at += len(ids)
+            held.append(tuple(pool[p] if swap and i not in given else t for i, (t, swap, p) in enumerate(marks)))
+        made.append(tuple(held))
+    return tuple(made)
 
 
 def copy(answers: Answers, share: float, seed: int = 0) -> Answers:
@@ -68,7 +86,7 @@ def copy(answers: Answers, share: float, seed: int = 0) -> Answers:
             ]
             held.append(" ".join(word for piece in kept for word in piece))
         words.append(tuple(held))
-    return dataclasses.replace(answers, candidates=tuple(words), cost={})
+    return dataclasses.replace(answers, candidates=tuple(words), ids=None, cost={})
 
 
 def null_lines(
@@ -83,6 +101,11 @@ def null_lines(
 
 def _draws(answers: Answers, share: float, seed: int, pool: int) -> tuple[np.ndarray, np.ndarray]:
     """For every word of the candidates, in order: whether it is exchanged, and a number below `pool`."""
+    return _places(seed, share, pool, [[len(text.split()) for text in texts] for texts in answers.candidates])
+
+
+def _places(seed: int, share: float, pool: int, lengths: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """The same for samples of these lengths, a list a source."""
     if not 0 <= share <= 1:
         raise UserError(f"share={share} of a null line is out of range; allowed: 0 … 1")
     import torch
@@ -91,9 +114,9 @@ def _draws(answers: Answers, share: float, seed: int, pool: int) -> tuple[np.nda
 
     places = [
         (source, sample, place)
-        for source, texts in enumerate(answers.candidates)
-        for sample, text in enumerate(texts)
-        for place in range(len(text.split()))
+        for source, group in enumerate(lengths)
+        for sample, length in enumerate(group)
+        for place in range(length)
     ]
     source_N, sample_N, place_N = torch.tensor(places, dtype=torch.long).reshape(-1, 3).T
     key: Tensor = Rng(seed).key(Stream.NULL_LINE, source_N, sample_N, place_N)

@@ -19,7 +19,9 @@ from diffq.report.pareto import interpolate, on_front
 from diffq.report.points import Figure, Line, ReportPoint, make_lines
 from diffq.report.seeds import pool_seeds
 
-UNBOUNDED = ("vendi", "kl", "seconds", "tokens_per_second", "nfe_calls", "nfe_rows", "peak_memory")
+UNBOUNDED = (
+    "vendi", "kl", "seconds", "tokens_per_second", "nfe_calls", "nfe_rows", "peak_memory", "gen_ppl", "unigram_entropy",
+)  # fmt: skip
 """Metrics (by the beginning of their names) that are not between 0 and 100."""
 
 

@@ -26,10 +26,16 @@ def run(request: Request) -> int:
         from diffq.runs import bench_overhead
 
         rows = bench_overhead.run(request)
-    else:
-        from diffq.runs import bench_samplers
+    elif subject == "latency":
+        from diffq.runs import bench_latency
 
-        rows = bench_samplers.run(request)
+        rows = bench_latency.run(request)
+    else:
+        from diffq.runs import bench_masked, bench_samplers
+
+        names = chosen([*bench_samplers.DIALS, *bench_masked.ROWS], request.flags.names)
+        rows = bench_samplers.run(request, [name for name in names if name in bench_samplers.DIALS])
+        rows += bench_masked.run(request, [name for name in names if name in bench_masked.ROWS])
     print(json.dumps(rows, indent=1) if request.json else _table(rows))
     return 0
 

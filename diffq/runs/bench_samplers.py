@@ -20,7 +20,7 @@ from diffq.config import Config, Request, compose
 from diffq.data.canvases import BATCH_TOKENS, build_canvas, plan_batches
 from diffq.diffusion.contracts import row_id
 from diffq.rng import Rng
-from diffq.runs.bench import chosen, textbook
+from diffq.runs.bench import textbook
 
 SOURCES = 512
 STEPS = 30
@@ -47,9 +47,10 @@ class Bench:
     mask: int
 
 
-def run(request: Request) -> list[dict[str, Any]]:
-    """The rows: name, ratio (textbook seconds over ours) with low and high over the turns, seconds, agreement."""
-    names = chosen(list(DIALS), request.flags.names)
+def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of these names: name, ratio (textbook seconds over ours) with low and high over the turns, seconds, agreement."""
+    if not names:
+        return []
     module = textbook("embedding")
     config, bench = open_bench(request)
     rows = []

@@ -182,8 +182,9 @@ def known_checkpoint(config: Config) -> Config | str:
         settings = published_settings(folder)
         if settings.task != config.dataset.task or settings.process not in config.sampler.processes:
             raise UserError(
-                f"checkpoint={named} holds a {settings.kind} model ({settings.process}, for {settings.task}), which"
-                f" dataset={config.choices.dataset} with sampler={config.choices.sampler} cannot use"
+                f"checkpoint={named} holds a {settings.kind} model ({settings.process}, for {settings.task}), and it is"
+                f" asked for dataset={config.choices.dataset} with sampler={config.choices.sampler}; name its family,"
+                " as in model=hf_causal, and a sampler for it"
             )
         name = folder.resolve().name if Path(named).exists() else named.rpartition("/")[2]
         choices = config.choices.replace(model=name)

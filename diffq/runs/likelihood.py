@@ -1,0 +1,251 @@
+"""`diffq likelihood`: perplexities of real text, exact for causal models and as upper bounds for diffusion.
+
+The papers' protocol: unconditional, packed windows that do not overlap, every token of a window counted (Lou et al.
+2024, §5.2). A result is kept under outputs/likelihood/ by what determines it, and what was scored is not scored again
+when a run is cut off. Knows no sampler.
+
+Shape suffixes: B windows, L tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffq.config import Config, Request
+from diffq.errors import UserError
+from diffq.interrupts import reaching
+from diffq.report.tables import print_table
+from diffq.runs.progress import point_progress
+from diffq.store.files import read_json, write_json
+from diffq.store.identity import digest
+from diffq.store.root import Store
+
+DRAWS = 16
+REPLICATES = 2  # of which one can tell the error that drawing makes
+_CPU_TOKENS, _GPU_TOKENS = 2048, 65536
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The result of one model on one split.
+
+    nats      of each window, (windows, replicates): bounds of diffusion, exact values (one replicate) of causal models
+    tokens    of each window
+    words     in the text per token, for perplexities a word
+    """
+
+    about: dict[str, Any]
+    nats: np.ndarray
+    tokens: np.ndarray
+
+    @property
+    def per_token(self) -> float:
+        return float(self.nats.mean(1).sum() / self.tokens.sum())
+
+    @property
+    def drawing_error(self) -> float:
+        """Standard error, nats a token, from the noise that was drawn: 0 where nothing is drawn."""
+        count = self.nats.shape[1]
+        if count < 2:
+            return 0.0
+        return float(math.sqrt((self.nats.var(axis=1, ddof=1) / count).sum()) / self.tokens.sum())
+
+    @property
+    def text_error(self) -> float:
+        """Standard error, nats a token, from the choice of windows, the drawing included."""
+        rows, total = self.nats.mean(1), self.tokens.sum()
+        if len(rows) < 2:
+            return math.nan
+        residual = rows - self.per_token * self.tokens
+        return float(math.sqrt(len(rows) / (len(rows) - 1) * (residual**2).sum()) / total)
+
+    def row(self) -> dict[str, Any]:
+        """What a table and a file say of it."""
+        nats = self.per_token
+        return self.about | {
+            "windows": len(self.tokens),
+            "tokens": int(self.tokens.sum()),
+            "nats_per_token": nats,
+            "drawing_error": self.drawing_error,
+            "text_error": self.text_error,
+            "perplexity": math.exp(nats),
+            "perplexity_low": math.exp(nats - 1.96 * self.drawing_error),
+            "perplexity_high": math.exp(nats + 1.96 * self.drawing_error),
+            "bits_per_token": nats / math.log(2),
+        }
+
+
+def run(request: Request) -> int:
+    """Measures every model and data set that the command line names, prints a table, and returns 0."""
+    from diffq.runs.grid import expand
+
+    draws = _draws(request.flags.draws)
+    points = [p.config for p in expand(request.overrides, verb="likelihood", config_dirs=request.config_dirs)]
+    rows = []
+    reached = ["nothing is measured yet"]
+    with reaching(lambda: reached[0]):
+        for config in points:
+            rows.append(measure(config, draws, quiet=request.json))
+            reached[0] = f"{len(rows)} of {len(points)} are measured and kept"
+    if request.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        _print(rows)
+    return 0
+
+
+def _draws(said: Sequence[str] | None) -> int:
+    text = said[-1] if said else str(DRAWS)
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"--draws {text} must be a whole number, 1 or more")
+    return int(text)
+
+
+def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
+    """The result of one configuration as `Likelihood.row` has it, from disk where it is known."""
+    from diffq.data.windows import chosen_windows, tokenise_text
+    from diffq.models.checkpoints import load
+    from diffq.runs.workbench import pick_device, with_checkpoint
+
+    if config.dataset.task != "text":
+        raise UserError(
+            f"dataset {config.choices.dataset} is no running text, which likelihoods are of: dataset=wikitext2"
+        )
+    config = with_checkpoint(config)
+    assert config.checkpoint is not None
+    import torch
+
+    device = pick_device(config.device)
+    loaded = load(config.checkpoint, device, getattr(torch, config.dtype))
+    corpus: Any = config.dataset.open()
+    store = Store(Path(config.outputs))
+    settings: Any = config.dataset
+    denoiser = loaded.model.denoiser()
+    block = min(settings.block, denoiser.max_length)
+    text = tokenise_text(corpus, config.split, loaded.tokenizer, store.cache)
+    wanted = config.num_sources or text.windows(block)
+    windows = chosen_windows(text, settings.replace(block=block, windows=wanted, prefix=0, suffix=0, keep=()))
+    exact = denoiser.process == "causal"
+    about = {
+        "dataset": config.choices.dataset,
+        "split": config.split,
+        "evaluated_on": settings.evaluated_on,
+        "model": config.choices.model,
+        "process": denoiser.process,
+        "bound": not exact,
+        "block": block,
+        "draws": 0 if exact else draws * REPLICATES,
+        "seed": config.seed,
+        "dtype": config.dtype,
+        "checkpoint": loaded.digest,
+        "text": text.digest,
+        "words_per_token": text.words / len(text.ids),
+    }
+    name = f"{config.choices.dataset}-{config.choices.model}-{digest(about | {'windows': len(windows)})[:8]}"
+    folder = store.outputs / "likelihood" / name
+    held = read_json(folder / "likelihood.json")
+    if held is not None:
+        return dict(held)
+    nats = _Kept(folder, len(windows), 1 if exact else REPLICATES)
+    with point_progress(name, quiet) as show:
+        _fill(nats, windows, denoiser, config, draws, device, show)
+    row = Likelihood(about, nats.values, np.full(len(windows), block)).row()
+    write_json(folder / "likelihood.json", row)
+    return row
+
+
+class _Kept:
+    """The nats of windows, appended to a file a batch at a time."""
+
+    def __init__(self, folder: Path, windows: int, replicates: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self.windows, self.replicates = folder / "nats.f64", windows, replicates
+        size = replicates * 8
+        if self.path.exists() and self.path.stat().st_size % size:  # a write that a crash has cut off
+            with open(self.path, "r+b") as file:
+                file.truncate(self.path.stat().st_size // size * size)
+
+    @property
+    def done(self) -> int:
+        return self.path.stat().st_size // (8 * self.replicates) if self.path.exists() else 0
+
+    def append(self, nats: np.ndarray) -> None:
+        with open(self.path, "ab") as file:
+            file.write(nats.astype(np.float64).tobytes())
+
+    @property
+    def values(self) -> np.ndarray:
+        return np.fromfile(self.path, dtype=np.float64).reshape(-1, self.replicates)
+
+
+def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws: int, device: Any, show: Any) -> None:
+    """Scores the windows that are not there yet."""
+    import time
+
+    import torch
+
+    from diffq.diffusion.contracts import Canvas, row_id
+    from diffq.diffusion.likelihood import bound
+    from diffq.rng import Rng
+    from diffq.runs.sampling import Progress
+
+    size = max(1, (_GPU_TOKENS if device.type == "cuda" else _CPU_TOKENS) // windows.shape[1])
+    began, already = time.monotonic(), kept.done
+    for first in range(already, len(windows), size):
+        part = torch.from_numpy(windows[first : first + size]).to(device)
+        whole = torch.ones_like(part, dtype=torch.bool)
+        rows = torch.tensor([row_id(first + i, 0) for i in range(len(part))], device=device)
+        canvas = Canvas(part, whole, whole, rows)
+        if denoiser.process == "causal":
+            nats = causal_nats(denoiser, canvas)[:, None]
+        else:
+            nats = torch.stack([bound(denoiser, canvas, Rng(config.seed), draws, r) for r in range(REPLICATES)], 1)
+        if not bool(nats.isfinite().all()):
+            raise UserError(f"the network of {config.checkpoint} gives values that are no numbers; its weights are bad")
+        kept.append(nats.cpu().numpy())
+        if show is not None:
+            show(Progress(first + len(part) - already, len(windows) - already, time.monotonic() - began))
+
+
+def causal_nats(denoiser: Any, canvas: Any) -> Any:
+    """−log p of each row of a canvas under a causal model, every token predicted, the first from the start token."""
+    import torch
+
+    from diffq.diffusion.reductions import LogProb
+
+    tokens_BL = canvas.tokens_BL
+    start_B1 = torch.full_like(tokens_BL[:, :1], denoiser.start)
+    session = denoiser.open(canvas)
+    hidden = session.run(torch.cat([start_B1, tokens_BL[:, :-1]], 1))
+    positions = torch.arange(tokens_BL.numel(), device=tokens_BL.device)
+    (log_p_N,) = session.read(hidden, positions, [LogProb(tokens_BL.flatten())])
+    return -log_p_N.view(tokens_BL.shape).sum(1)
+
+
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    heads = ["dataset", "model", "perplexity", "nats a token", "± drawing", "± text", "windows", "block", "draws"]
+    lines = [
+        [
+            row["dataset"],
+            row["model"],
+            ("≤ " if row["bound"] else "") + f"{row['perplexity']:.4g}",
+            f"{row['nats_per_token']:.4f}",
+            f"{row['drawing_error']:.4f}" if row["bound"] else "exact",
+            f"{row['text_error']:.4f}",
+            str(row["windows"]),
+            str(row["block"]),
+            str(row["draws"]) if row["bound"] else "–",
+        ]
+        for row in rows
+    ]
+    print_table("", heads, lines)
+    if any(row["bound"] for row in rows):
+        print("≤: an upper bound; what lies between it and the model's own perplexity is not known", file=sys.stderr)
