@@ -108,7 +108,8 @@ class Composer:
             if process in models:
                 return models[process]
         raise UserError(
-            f"dataset '{dataset}' names no default model for the process {' or '.join(processes)}; give model=NAME"
+            f"dataset '{dataset}' names no default model for the process {' or '.join(processes)}; give model=NAME, or"
+            " a dataset that has one: `diffq ls datasets` shows them"
         )
 
     def _default_sampler(self, model: str) -> str:

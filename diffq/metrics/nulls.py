@@ -44,7 +44,7 @@ def corrupt(answers: Answers, share: float, seed: int = 0) -> Answers:
 
 
 def _corrupt_ids(answers: Answers, share: float, seed: int) -> tuple[tuple[tuple[int, ...], ...], ...] | None:
-    """The tokens of running text, corrupted as its words are: each that was not given, by any of the samples' tokens."""
+    """The tokens of running text, corrupted as words are: each that was not given, by any of the samples' tokens."""
     if answers.ids is None:
         return None
     given = {i for a, b in answers.given_spans for i in range(a, b)}

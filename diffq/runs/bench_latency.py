@@ -8,6 +8,7 @@ number of steps at which both take equally long.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import time
@@ -113,19 +114,17 @@ def _denoisers(config: Config, block: int, device: torch.device, dtype: torch.dt
     settings: Any = config.model
     vocabulary = SimpleNamespace(size=WORDS + 1, pad=0, mask=WORDS, start=0, end=0)
     sizes = {name: getattr(settings, name) for name in ("width", "heads", "layers", "max_length", "tied")}
-    gpt2 = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=WORDS,
-            n_positions=block + 1,
-            n_embd=settings.width,
-            n_layer=settings.layers,
-            n_head=settings.heads,
-        )  # fmt: skip
+    own = GPT2Config(
+        vocab_size=WORDS,
+        n_positions=block + 1,
+        n_embd=settings.width,
+        n_layer=settings.layers,
+        n_head=settings.heads,
     )
     models = (
         build(settings, vocabulary),
         build(CausalLMSettings(**sizes), vocabulary),
-        PretrainedCausal(gpt2, vocabulary, HuggingFaceCausalSettings(max_length=block + 1)),
+        PretrainedCausal(GPT2LMHeadModel(own), vocabulary, HuggingFaceCausalSettings(max_length=block + 1)),
     )
     made = [model.to(device=device, dtype=dtype).eval().denoiser() for model in models]
     return made[0], made[1], made[2]
@@ -152,7 +151,7 @@ def break_even(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """The steps at which diffusion takes as long as GPT-2, interpolated between the two nearest rows on logarithms;
     None where every row is on one side."""
     points = [(row["steps"], row["against_gpt2"]) for row in rows if row["steps"]]
-    for (n, a), (m, b) in zip(points, points[1:], strict=False):
+    for (n, a), (m, b) in itertools.pairwise(points):
         if (a - 1) * (b - 1) <= 0 and a != b:
             share = -math.log(a) / (math.log(b) - math.log(a))
             return float(math.exp(math.log(n) + share * (math.log(m) - math.log(n))))

@@ -50,7 +50,7 @@ ROWS: dict[str, Row] = {
 
 
 def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows: name, ratio (textbook seconds over ours) with low and high over the turns, seconds, memory, agreement."""
+    """The rows: name, ratio (textbook seconds over ours), low and high over the turns, seconds, memory, agreement."""
     if not names:
         return []
     book = textbook("masked").Textbook

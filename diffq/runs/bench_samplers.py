@@ -48,7 +48,7 @@ class Bench:
 
 
 def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of these names: name, ratio (textbook seconds over ours) with low and high over the turns, seconds, agreement."""
+    """The rows: name, ratio (textbook seconds over ours) with low and high over the turns, seconds, agreement."""
     if not names:
         return []
     module = textbook("embedding")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from diffq.config import Config
@@ -26,6 +27,7 @@ from diffq.data.lengths import LengthFit, LengthModel
 from diffq.data.task import Example
 from diffq.data.windows import TextQuestions
 from diffq.diffusion.contracts import Canvas, row_id
+from diffq.errors import UserError
 from diffq.rng import Rng
 
 _GPU_BATCH_TOKENS = 65536
@@ -162,6 +164,26 @@ class TextTask:
 
     def batch_tokens(self, gpu: bool) -> int:
         return _GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
+
+
+def prompted(asked: TextQuestions, beginning: str, template: str | None, device: torch.device) -> TextTask:
+    """The task of a text of one's own: what it begins with, and what stands behind the … of a template at its end.
+
+    UserError where nothing is left free.
+    """
+    tokenizer, settings = asked.tokenizer, asked.settings
+    tail = template.partition("…")[2] if template else ""
+    head = template.partition("…")[0] if template else ""
+    if template and "…" not in template:
+        raise UserError("--template of running text holds one …, the gap that is to be filled")
+    first = tokenizer.encode_target(beginning + head)
+    last = tokenizer.encode_target(tail) if tail else []
+    settings = settings.replace(prefix=len(first), suffix=len(last), keep=())  # refuses what leaves nothing free
+    window = np.full((1, settings.block), tokenizer.mask, dtype=np.int64)
+    window[0, : len(first)] = first
+    window[0, settings.block - len(last) :] = last
+    own = TextQuestions(settings, window, tokenizer)
+    return TextTask(own, 1, settings.block, device)
 
 
 def plan_samples(samples: int, length: int, batch_tokens: int) -> list[Batch]:

@@ -84,31 +84,45 @@ def _own_sources(
     config: Config, bench: Any, sources: Sequence[str], template: str | None, watch: bool
 ) -> list[dict[str, Any]]:
     """Samples of the given sources. Their length is the template's, or drawn by the length model; there is no
-    reference that `oracle` could look at, so it stands for `normal` here."""
+    reference that `oracle` could look at, so it stands for `normal` here. Of running text the source is the beginning,
+    and what stands behind the template's gap the end, of a canvas of dataset.block tokens."""
     from diffq.data.canvases import build_canvas, check_sources, plan_batches
     from diffq.data.task import Example
     from diffq.diffusion.contracts import Meter
     from diffq.rng import Rng
+    from diffq.runs.questions import prompted
 
     tokenizer = bench.loaded.tokenizer
     if config.length == "oracle":
         config = dataclasses.replace(config, length="normal")
-    examples = [Example(i, text, ()) for i, text in enumerate(sources)]
-    bench = dataclasses.replace(bench, examples=examples)
-    check_sources(bench.sources, bench.denoiser.max_length)
-    keep, length = _template(template, tokenizer) if template is not None else ({}, None)
-    source_lengths = [len(bench.sources[e.index]) for e in examples]
-    lengths = [
-        [length] * len(examples) if length else bench.lengths(config, k, source_lengths)
-        for k in range(config.num_samples)
-    ]
+    if config.dataset.task == "text":
+        if len(sources) > 1:
+            raise UserError("--source is the beginning of one text here; give it once, and num_samples for more of it")
+        asked: Any = prompted(bench.asked.asked, sources[0], template, bench.device)
+    else:
+        examples = [Example(i, text, ()) for i, text in enumerate(sources)]
+        asked = dataclasses.replace(bench.asked, examples=examples)
+        check_sources(asked.source_ids, bench.denoiser.max_length)
+    keep: dict[int, int] = {}
+    length: int | None = None
+    if config.dataset.task == "pairs" and template is not None:
+        keep, length = _template(template, tokenizer)
+    bench = dataclasses.replace(bench, asked=asked)
+    batches = bench.plan(config, bench.batch_tokens(config))
+    if length is not None:
+        source_lengths = [len(bench.sources[i]) for i in range(len(sources))]
+        batches = plan_batches(
+            [[length] * len(sources)] * config.num_samples, source_lengths, bench.batch_tokens(config)
+        )
     rows = []
     with _watching(watch, tokenizer, dict(enumerate(sources))) as on_step:
-        for batch in plan_batches(lengths, source_lengths, bench.batch_tokens(config)):
-            canvas = build_canvas(
-                batch.rows, bench.sources, tokenizer.pad, tokenizer.mask, {0: keep}, device=bench.device
-            )
-            filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), on_step)
+        for batch in batches:
+            canvas = bench.canvas(batch)
+            if keep:
+                canvas = build_canvas(
+                    batch.rows, bench.sources, tokenizer.pad, tokenizer.mask, {0: keep}, device=bench.device
+                )
+            filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), on_step).cut_at_end()
             ids = [t[v].tolist() for t, v in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
             for row, text in zip(batch.rows, tokenizer.decode_batch(ids), strict=True):
                 rows.append({"source": sources[row.source], "sample": row.sample, "text": text})

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from diffq.data.task import DatasetSettings
-from diffq.registry import DATASETS
+from diffq.registry import DATASETS, MODELS
 from diffq.settings import typed
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -24,9 +24,10 @@ def read(file: Path) -> DatasetSettings:
 def test_it_is_typed_and_names_models_that_exist(file: Path) -> None:
     dataset = read(file)
     assert dataset.name == file.stem
-    assert {"gaussian", "causal"} <= set(dataset.models)
-    for model in dataset.models.values():
-        assert (CONF / "model" / f"{model}.yaml").is_file()
+    assert {"causal", "gaussian" if dataset.task == "pairs" else "absorbing"} <= set(dataset.models)
+    for process, model in dataset.models.items():
+        kind = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text())["kind"]
+        assert (MODELS[kind].process, MODELS[kind].task) == (process, dataset.task)
     assert (CONF / "metric" / f"{dataset.metric}.yaml").is_file()
 
 
