@@ -243,6 +243,7 @@ class _MeteredSession:
     def count(self, positions: int) -> None:
         """Counts positions that are projected without `read`."""
         self._meter.positions_projected += positions
+        self._session.count(positions)
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
         self._meter.positions_projected += len(positions_N)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class SEDDSettings(TextDiffusionSettings):
 
     def build(self, vocabulary: Vocabulary) -> SEDD:
         return SEDD(self, vocabulary)
+
+    def blank(self) -> dict[str, Any]:
+        return super().blank() | {"learnt_z": True}
 
 
 class SEDD(TextDiffusion):

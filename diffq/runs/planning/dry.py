@@ -10,6 +10,7 @@ Shape suffixes: B rows, R = B × branches, L positions, N asked positions, A row
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import COND, Branch, Canvas, Meter, Process, require_guidable, row_id
 from diffq.diffusion.draws import Draw, NucleusDraw
+from diffq.diffusion.noise import Noise
 from diffq.diffusion.reductions import Reduction, Without, read_tiles
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings
@@ -67,11 +69,13 @@ class Blank:
     guidable: bool
     max_length: int
     alpha_bar_T: Tensor | None = None
+    noise: Noise | None = None
+    learnt_z: bool = False
     vocab_size: int = _VOCABULARY
     embedding_dim: int = 2
     start: int = _START
     end: int = _END
-    mask: int = 3
+    mask: int = _VOCABULARY
 
     @classmethod
     def of(cls, settings: ModelSettings, vocabulary: Any) -> Blank:
@@ -80,7 +84,7 @@ class Blank:
         if told is None:
             with torch.random.fork_rng(devices=[]):
                 denoiser = settings.build(vocabulary).denoiser()
-            names = ("guidable", "max_length", "alpha_bar_T")
+            names = ("guidable", "max_length", "alpha_bar_T", "noise", "learnt_z")
             told = {name: getattr(denoiser, name) for name in names if hasattr(denoiser, name)}
         return cls(process=settings.process, **told)
 
@@ -106,6 +110,12 @@ def trace_ending(sampler: Sampler, blank: Blank, room: int, lengths: Sequence[in
     return _run(sampler, blank, canvas, torch.as_tensor(lengths))
 
 
+def trace_canvas(sampler: Sampler, blank: Blank, canvas: Canvas, seed: int) -> Trace:
+    """The trace of a sampler on a canvas of running text. When a position is written is drawn as it will be, so the
+    counts are those of the point; where a learnt z decides it, they are those of z = 1."""
+    return _run(sampler, blank, canvas, None, seed)
+
+
 def _canvas(valid_BL: Tensor) -> Canvas:
     rows = torch.tensor([row_id(i, 0) for i in range(len(valid_BL))])
     tokens_BL = torch.zeros_like(valid_BL, dtype=torch.long)
@@ -113,11 +123,11 @@ def _canvas(valid_BL: Tensor) -> Canvas:
     return Canvas(tokens_BL, valid_BL.clone(), valid_BL, rows, source_BS, torch.ones_like(source_BS, dtype=torch.bool))
 
 
-def _run(sampler: Sampler, blank: Blank, canvas: Canvas, ends_B: Tensor | None) -> Trace:
+def _run(sampler: Sampler, blank: Blank, canvas: Canvas, ends_B: Tensor | None, seed: int = 0) -> Trace:
     trace = Trace()
     meter = Meter(_DryDenoiser(blank, trace, ends_B))
     try:
-        sampler(meter, canvas, Rng(0))
+        sampler(meter, canvas, Rng(seed))
     except UserError:
         raise
     except Exception as error:  # somebody's own sampler, which wants more of a network than the contract has
@@ -152,18 +162,20 @@ class _DrySession:
         self.ends_A = denoiser.ends_B
         self.step = -1
 
-    def run(self, state: Tensor, noise_B: Tensor | None = None) -> Tensor:
+    def run(self, state: Tensor, noise_B: Tensor | None = None, at_BK: Tensor | None = None) -> Tensor:
         self.step += 1
         self.denoiser.trace.alive.append(len(state))
         rows = len(state) * len(self.branches)
         size = self.denoiser.embedding_dim if self.denoiser.process == "gaussian" else 1
-        return torch.zeros(rows, state.shape[1], size)
+        return torch.zeros(rows, state.shape[1] if at_BK is None else at_BK.shape[1], size)
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
         reduce = [r.inner if isinstance(r, Without) else r for r in reduce]
         trace, kind = self.denoiser.trace, _kind(reduce)
         trace.positions[kind] = trace.positions.get(kind, 0) + len(positions_N)
         trace.reads[kind] = trace.reads.get(kind, 0) + 1
+        if self.denoiser.process in ("absorbing", "uniform"):
+            return read_tiles(self.scores(hidden, positions_N), len(positions_N), _VOCABULARY, reduce)
         token_N = self._tokens(positions_N)
         if all(isinstance(r, Draw | NucleusDraw) for r in reduce):
             return tuple(token_N for _ in reduce)
@@ -177,6 +189,20 @@ class _DrySession:
         if self.ends_A is None:
             return torch.full_like(positions_N, _WORD)
         return torch.where(self.ends_A[positions_N % len(self.ends_A)] <= self.step, _END, _WORD)
+
+    def scores(self, hidden: Tensor, positions_N: Tensor) -> Any:
+        """Equal log-weights that sum to 1: so a learnt z is 1, and draws go anywhere."""
+        return lambda part, first, last: torch.full((len(positions_N[part]), last - first), -math.log(_VOCABULARY))
+
+    def count(self, positions: int) -> None:
+        """Positions that guidance projects on both branches."""
+        trace = self.denoiser.trace
+        trace.positions["weighed"] = trace.positions.get("weighed", 0) + positions
+        trace.reads["weighed"] = trace.reads.get("weighed", 0) + 2
+
+    @property
+    def words(self) -> int:
+        return _VOCABULARY
 
     def select(self, rows_K: Tensor) -> None:
         if self.ends_A is not None:

@@ -19,7 +19,7 @@ from diffq.data.tokenizers import build_tokenizer
 from diffq.models.checkpoints import Described, describe
 from diffq.models.work import Seq2SeqWork
 from diffq.runs.planning.amounts import Counts, ending_counts, fixed_counts
-from diffq.runs.planning.dry import Blank, Trace, trace_ending, trace_fixed
+from diffq.runs.planning.dry import Blank, Trace, trace_canvas, trace_ending, trace_fixed
 from diffq.runs.planning.memory import held_bytes, row_bytes
 from diffq.runs.workbench import Workbench, make_workbench, pick_device
 from diffq.settings import as_mapping
@@ -123,6 +123,9 @@ class Benches:
             made = bench.plan(config, batch_tokens)
             self._plans[planned] = made, _disk(bench, made, expected)
         batches, disk = self._plans[planned]
+        if config.dataset.task == "text":
+            trace, counts = self._text_counts(config, bench, batches, whole)
+            return self._made_of(config, bench, batches, trace, counts, sure, disk)
         if not config.sampler.takes_length:
             trace, counts = self._ending_counts(config, bench, batches, expected, whole)
             return self._made_of(config, bench, batches, trace, counts, sure, disk)
@@ -156,6 +159,26 @@ class Benches:
         if key not in self._traces:
             self._traces[key] = trace_fixed(sampler, bench.denoiser)
         return self._traces[key]
+
+    def _text_counts(
+        self, config: Config, bench: Workbench, batches: Sequence[Batch], whole: bool
+    ) -> tuple[Trace, list[Counts]]:
+        """The counts of batches of running text; of many, some are run dry and stand for those behind them."""
+        every = 1 if whole else -(-len(batches) // _MOST_ENDING)
+        counts: list[Counts] = []
+        trace = Trace()
+        for at, batch in enumerate(batches):
+            if at % every == 0:
+                key = json.dumps([id(bench), at, config.seed, type(config.sampler).__qualname__,
+                                  as_mapping(config.sampler)])  # fmt: skip
+                if key not in self._traces:
+                    canvas = bench.canvas(batch).map(lambda x: x.cpu())
+                    self._traces[key] = trace_canvas(_alike(config.sampler), bench.denoiser, canvas, config.seed)
+                trace = self._traces[key]
+                counts.append(Counts(trace.calls, trace.rows, trace.projected, None))
+            else:
+                counts.append(counts[-(at % every)])
+        return trace, counts
 
     def _ending_counts(
         self, config: Config, bench: Workbench, batches: Sequence[Batch], expected: Lengths, whole: bool
