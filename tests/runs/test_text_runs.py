@@ -1,0 +1,133 @@
+"""Running text from the command line: train, sample, extend, sweep, likelihood, on a tiny text of our own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffq.cli.main import main
+
+WORDS = ["dataset=textfiles", "dataset.tokenizer=characters", "dataset.documents=row", "dataset.block=12"]
+TRAINER = ["trainer.batch_size=4", "trainer.schedule=constant"]
+SIZES = ["model.width=16", "model.heads=2", "model.layers=1", "model.max_length=16"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    """A text, and trainings of three steps on it."""
+    folder = tmp_path_factory.mktemp("text")
+    lines = [" ".join(("sun", "moon", "sea", "sand")[(i * 7 + j) % 4] for j in range(6)) for i in range(120)]
+    (folder / "all.txt").write_text("\n".join(lines))
+    words = [*WORDS, f"dataset.path={folder / 'all.txt'}", f"outputs={folder / 'outputs'}"]
+    for model in ("mdlm_tiny", "causal_lm_tiny"):
+        trained = ["max_steps=3", *TRAINER, "trainer.previews=1", "trainer.validation_sources=4"]
+        assert main(["train", f"model={model}", *words, *SIZES, *trained, "--json"]) == 0
+    return str(folder / "outputs"), words
+
+
+def rows_of(outputs: str) -> list[dict]:
+    files = list(Path(outputs).glob("points/**/samples.jsonl"))
+    assert len(files) == 1
+    return [json.loads(line) for line in files[0].read_text().splitlines()]
+
+
+def test_a_training_goes_on_and_knows_its_text(place, capsys):
+    _, words = place
+    capsys.readouterr()
+    assert main(["train", "model=mdlm_tiny", *words, *SIZES, "max_steps=5", *TRAINER, "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert run["step"] == 5
+    assert run["windows"] > 100
+    text = Path(words[4].partition("=")[2])
+    before = text.read_text()
+    text.write_text(before.replace("sun", "sin"))
+    assert main(["train", "model=mdlm_tiny", *words, *SIZES, "max_steps=6", *TRAINER]) == 2
+    text.write_text(before)
+    assert "was begun on other data" in capsys.readouterr().err
+
+
+def test_more_samples_append_rows(place, tmp_path, capsys):
+    outputs, words = place
+    checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
+    said = [*words[:-1], f"outputs={tmp_path}", f"checkpoint={checkpoint}", "sampler=ancestral", "steps=4"]
+    assert main(["sample", *said, "num_samples=5", "batch_tokens=36"]) == 0
+    before = rows_of(str(tmp_path))
+    assert [len(row["ids"]) for row in before] == [12] * 5
+    assert main(["sample", *said, "num_samples=11", "batch_tokens=36"]) == 0
+    after = rows_of(str(tmp_path))
+    assert after[:5] == before
+    assert [row["sample"] for row in after] == list(range(11))
+
+
+def test_a_prompt_is_kept_and_the_table_says_what_was_measured(place, tmp_path, capsys):
+    outputs, words = place
+    checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
+    judge = next(Path(outputs).glob("train/*causal_lm_tiny*"))
+    said = [*words[:-1], f"outputs={tmp_path}", f"checkpoint={checkpoint}", "sampler=first_hitting", "num_samples=2"]
+    given = ["dataset.prefix=3", "dataset.suffix=2", "num_sources=6", f"metric.gen_ppl.judge={judge}"]
+    assert main(["sweep", *said, *given, "temperature=0.5,1", "--json"]) == 0
+    capsys.readouterr()
+    for path in tmp_path.glob("points/**/samples.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len(rows) == 12
+        assert all(row["prompt_at"] == [[0, 3], [10, 12]] for row in rows)
+        assert all([*row["ids"][:3], *row["ids"][10:]] == row["prompt_ids"] for row in rows)
+        scores = json.loads((path.parent / "metrics.json").read_text())
+        names = {score["name"] for score in scores.values()}
+        assert {"gen_ppl_by_causal_lm_tiny", "unigram_entropy", "repetition_4", "loops"} <= names
+        assert all(score["low"] < score["value"] < score["high"] for score in scores.values() if "ppl" in score["name"])
+
+
+def test_a_text_of_ones_own_is_continued_and_filled_in(place, capsys):
+    _, words = place
+    said = ["sample", "model=mdlm_tiny", *words, *SIZES, "sampler=ancestral", "steps=3", "num_samples=2", "--json"]
+    capsys.readouterr()
+    assert main([*said, "--source", "sun "]) == 0
+    texts = [row["text"] for row in json.loads(capsys.readouterr().out)["samples"]]
+    assert all(text.startswith("sun ") for text in texts)
+    assert main([*said, "--source", "sun", "--template", " a…sea"]) == 0
+    texts = [row["text"] for row in json.loads(capsys.readouterr().out)["samples"]]
+    assert all(text.startswith("sun a") and text.endswith("sea") for text in texts)
+    assert main([*said, "--source", "sun moon sea sand"]) == 2
+    assert "leave nothing free of dataset.block=12" in capsys.readouterr().err
+
+
+def test_likelihoods_are_exact_or_bounds_and_are_kept(place, capsys):
+    outputs, words = place
+    for model, bound in (("causal_lm_tiny", False), ("mdlm_tiny", True)):
+        said = ["likelihood", f"model={model}", *words, *SIZES, "num_sources=5", "--draws", "3", "--json"]
+        capsys.readouterr()
+        assert main(said) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        assert (row["bound"], row["tokens"]) == (bound, 60)
+        assert (row["drawing_error"] > 0) == bound
+        assert row["perplexity"] == pytest.approx(2.718281828459045 ** row["nats_per_token"])
+        assert main(said) == 0
+        assert json.loads(capsys.readouterr().out) == [row]
+    assert len(list(Path(outputs).glob("likelihood/*/likelihood.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["model=gaussian_tiny"], "is for a source and a target, and dataset 'textfiles' is running text"),
+        (["model=mdlm_tiny", "dataset=grammar"], "is for running text, and dataset 'grammar'"),
+        (["model=mdlm_tiny", "length=fixed_9"], "the canvas of running text has dataset.block tokens"),
+        (["model=mdlm_tiny", "sampler=cfg"], "sampler 'cfg' serves gaussian models"),
+        (["model=mdlm_tiny", "sampler=ancestral", "steps=0"], "steps=0 is out of range"),
+        (["model=mdlm_tiny", "dataset.prefix=12"], "leave nothing free of dataset.block=12"),
+        (["model=mdlm_tiny", "dataset.block=17", "sampler=ancestral"], "dataset.block=17 is longer than the model's"),
+        (["model=mdlm_tiny", "sampler=ancestral", "scale=2"], "guidance needs a prompt"),
+    ],
+)
+def test_misuse_is_one_sentence(place, capsys, words, told):
+    _, said = place
+    kept = [word for word in said if word.partition("=")[0] not in {w.partition("=")[0] for w in words}]
+    if "dataset=grammar" in words:
+        kept = [word for word in kept if not word.startswith("dataset.")]
+    sizes = SIZES if "model=mdlm_tiny" in words else []
+    capsys.readouterr()
+    assert main(["sample", *kept, *sizes, *words, "num_samples=1"]) == 2
+    assert told in capsys.readouterr().err
