@@ -73,15 +73,15 @@ class Text(DatasetSettings):
 
     def check(self) -> None:
         self.share  # noqa: B018 - it refuses what it cannot read
-        given = self.given
-        if given and given[-1] >= self.block:
-            raise UserError(
-                f"dataset.keep={list(self.keep)}: a canvas of dataset.block={self.block} has no position {given[-1]}"
-            )
-        if self.prefix + self.suffix >= self.block or len(given) >= self.block:
+        if self.prefix + self.suffix >= self.block or len(self.given) >= self.block:
             raise UserError(
                 f"dataset.prefix={self.prefix} and dataset.suffix={self.suffix} leave nothing free of"
                 f" dataset.block={self.block} tokens; make the block longer or give fewer tokens"
+            )
+        if self.given and not 0 <= self.given[0] <= self.given[-1] < self.block:
+            raise UserError(
+                f"dataset.keep={list(self.keep)}: positions of a canvas of dataset.block={self.block} tokens are"
+                f" 0 … {self.block - 1}"
             )
 
     @property

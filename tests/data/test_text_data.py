@@ -107,7 +107,7 @@ def test_nothing_to_read_is_said_with_the_places(tmp_path, monkeypatch):
 def test_canvases_that_leave_nothing_free_are_refused():
     with pytest.raises(UserError, match="leave nothing free"):
         dataset(prefix=5, suffix=3)
-    with pytest.raises(UserError, match="has no position 8"):
+    with pytest.raises(UserError, match="are 0 … 7"):
         dataset(keep=(2, 8))
     assert dataset(prefix=2, suffix=1, keep=(4,)).given == (0, 1, 4, 7)
     assert spans_of((0, 1, 4, 7)) == [(0, 2), (4, 5), (7, 8)]
