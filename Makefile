@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow lint format bench table-2503.10683 clean
+.PHONY: help setup demo test test-slow lint format bench table-2503.10683 table-2406.11473 clean
 
 help: ## what there is to make
 	@grep -E '^[a-z0-9.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## (.*)/  make \1\t\2/' | expand -t 28
@@ -50,6 +50,9 @@ bench: $(STAMP) ## our samplers against the textbook's, on this machine: ≤ 20 
 
 table-2503.10683: $(STAMP) ## the claims of arXiv 2503.10683 beside what was measured
 	@scripts/paper_table.sh 2503.10683 qqp
+
+table-2406.11473: $(STAMP) ## the SEDD paper's tables and the claims of arXiv 2406.11473 beside what was measured
+	@$(BIN)/diffq report paper=2406.11473
 
 clean: ## remove the environment and the caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -36,6 +36,7 @@ from diffq.report.paper import PaperTable, claim_table, compare_with_paper, delt
 from diffq.report.points import ReportPoint
 from diffq.report.seeds import pool_seeds
 from diffq.report.tables import ReportTable, level_table, print_table, table, to_json, volume_table
+from diffq.runs import paper_tables
 from diffq.runs.judging import Judges
 from diffq.runs.nulls import read_nulls, score_nulls
 from diffq.runs.report_files import Wanted, show, write_files
@@ -90,6 +91,8 @@ class Report:
 def run(request: Request) -> int:
     """Writes and prints the report of the runs that were named; of the newest sweep where none was. Returns 0."""
     wanted = Wanted.of(request.flags)
+    if not request.runs and (spec := paper_tables.spec_of(request)) is not None:
+        return paper_tables.run(request, spec)
     selection = select(Store(outputs_of(request)), request.runs)
     done, left_out = selection.finished()
     if not done.chosen:
