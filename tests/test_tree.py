@@ -135,7 +135,7 @@ def test_every_yaml_has_an_owner(path: Path) -> None:
         own = {f.name for f in fields(cls)} | {"kind"}
         assert set(held) <= own, set(held) - own
     else:
-        assert group in ("metric", "trainer", "tracker", "experiment", "paper")
+        assert group in ("metric", "trainer", "tracker", "experiment", "paper", "harness")
 
 
 def bullets() -> dict[tuple[str, str], str]:

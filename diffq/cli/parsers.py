@@ -177,6 +177,23 @@ VERBS: dict[str, Verb] = {
         ),
         flags=(Flag("--draws", "noise levels drawn for each window, in each of two replicates (16)", "N"),),
     ),
+    "harness": Verb(
+        "run lm-eval-harness' tasks on a text model",
+        "lambada, hellaswag, piqa, arc_easy, arc_challenge and winogrande are local ($DIFFQ_DATA/lm_eval); others are\n"
+        "stock tasks of the harness. Diffusion ranks answers by the bound on question and answer together, under\n"
+        "common noise; causal models by the exact likelihood. Answers are kept under outputs/harness/.",
+        (
+            "diffq harness model=mdlm_mini tasks=lambada,piqa --limit 100",
+            "diffq harness model=gpt2 tasks=hellaswag",
+            "diffq harness checkpoint=louaaron/sedd-small model=sedd_small --draws 64",
+        ),
+        words="[tasks=NAME,NAME] [KEY=VALUE ...]",
+        flags=(
+            Flag("--draws", "noise levels drawn for each answer (16)", "N"),
+            Flag("--limit", "the first questions of each task alone", "N"),
+            Flag("--conditional", "rank by the bound on the answer given the question"),
+        ),
+    ),
     "bench": Verb(
         "time the samplers against textbook versions",
         "samplers: speed-ups over the textbook samplers; overhead: where the time goes; train: training throughput;\n"

@@ -80,8 +80,10 @@ def _figures(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Ta
         elif score is None:
             shown, missing = f"needs {spec['needs'].partition(':')[2]}", True
         else:
-            values = [score[k] if score[k] is None else score[k] * spec["scale"] for k in ("value", "low", "high")]
-            shown = show_interval(*values)
+            value, low, high = (
+                None if score[k] is None else score[k] * spec["scale"] for k in ("value", "low", "high")
+            )
+            shown = f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
         cells.append([row["name"], f"{row['published']:g}", shown])
     notes = [f"–: {spec['without']}"] + ([f"to measure: {spec['command']}"] if missing else [])
     return Table(spec["title"], ["", "published", "measured"], cells, tuple(notes))

@@ -1,0 +1,140 @@
+"""`diffq harness`: lm-eval-harness' tasks on a text model of ours.
+
+The six tasks of the papers are YAML files of the harness' own form in conf/harness/, over files under $DIFFQ_DATA; any
+other name is one of its stock tasks, which it fetches itself. What was answered is kept under outputs/harness/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffq.config import Config, Request, compose
+from diffq.config.files import search_dirs
+from diffq.errors import UserError
+from diffq.interrupts import reaching
+from diffq.report.tables import print_table
+from diffq.store.files import write_json
+from diffq.store.identity import digest
+from diffq.store.root import Store
+
+TASKS = ("lambada", "hellaswag", "piqa", "arc_easy", "arc_challenge", "winogrande")
+DRAWS = 16
+
+
+def run(request: Request) -> int:
+    """Runs the tasks that the command line names, prints a table, and returns 0."""
+    words = [word for word in request.overrides if not word.startswith("tasks=")]
+    named = next((w.partition("=")[2] for w in reversed(request.overrides) if w.startswith("tasks=")), ",".join(TASKS))
+    draws, limit = _number(request, "draws", DRAWS), _number(request, "limit", None)
+    if not any(word.startswith("dataset=") for word in words):
+        words.append("dataset=wikitext2")  # running text: it decides nothing but what kind of model is meant
+    config = compose(words, verb="sample", config_dirs=request.config_dirs)
+    tasks = [task(name, request) for name in named.split(",")]
+    with reaching(lambda: "the same command goes on from the answers that are kept"):
+        rows = evaluate(config, tasks, draws, limit, "conditional" if request.flags.conditional else "joint", request)
+    if request.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        heads = ["task", "metric", "value", "± standard error", "questions"]
+        cells = [
+            [
+                r["task"],
+                r["metric"],
+                f"{r['value']:.4g}",
+                "" if r["error"] is None else f"{r['error']:.3g}",
+                str(r["n"]),
+            ]
+            for r in rows
+        ]
+        print_table("", heads, cells)
+    return 0
+
+
+def _number(request: Request, name: str, otherwise: int | None) -> Any:
+    said = getattr(request.flags, name)
+    if not said:
+        return otherwise
+    if not said[-1].isdigit() or int(said[-1]) < 1:
+        raise UserError(f"--{name} {said[-1]} must be a whole number, 1 or more")
+    return int(said[-1])
+
+
+def task(name: str, request: Request) -> str | dict[str, Any]:
+    """A task of conf/harness/ as the harness takes it, or its stock task's name.
+
+    UserError where the task's file is not there.
+    """
+    file = next((f for d in search_dirs(request.config_dirs) if (f := d / "harness" / f"{name}.yaml").is_file()), None)
+    if file is None:
+        return name
+    held: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    data = os.environ.get("DIFFQ_DATA")
+    place = Path(data) / held["file"] if data else None
+    if place is None or not place.is_file():
+        where = str(place) if place else f"$DIFFQ_DATA/{held['file']} (DIFFQ_DATA is not set)"
+        raise UserError(f"task {name}: its questions are not at {where}; give the folder as DIFFQ_DATA")
+    del held["file"]
+    return held | {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(place)}}}
+
+
+def evaluate(
+    config: Config, tasks: Sequence[str | dict[str, Any]], draws: int, limit: int | None, ranked: Any, request: Request
+) -> list[dict[str, Any]]:
+    """A row for each metric of each task, also written to results.json."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # our own bar counts answers; the libraries' count everything else
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise UserError("diffq harness needs the package lm-eval: pip install 'diffq[harness]'") from error
+    import torch
+
+    from diffq.models.checkpoints import load
+    from diffq.runs.harness_model import DiffqLM
+    from diffq.runs.workbench import pick_device, with_checkpoint
+
+    config = with_checkpoint(config)
+    assert config.checkpoint is not None
+    device = pick_device(config.device)
+    loaded = load(config.checkpoint, device, getattr(torch, config.dtype))
+    store = Store(Path(config.outputs))
+    about = {"checkpoint": loaded.digest, "ranked": ranked, "draws": draws, "seed": config.seed, "dtype": config.dtype}
+    folder = store.outputs / "harness" / f"{config.choices.model}-{digest(about)[:8]}"
+    os.environ.setdefault("HF_DATASETS_CACHE", str(store.cache / "datasets"))
+    model = DiffqLM(
+        loaded.model.denoiser(), loaded.tokenizer, device, folder, config.sampler, ranked, draws, config.seed,
+        request.json,
+    )  # fmt: skip
+    stock = any(isinstance(one, str) for one in tasks)
+    found: Any = simple_evaluate(
+        model, tasks=list(tasks), limit=limit, task_manager=TaskManager(include_defaults=stock), bootstrap_iters=1000,
+        random_seed=config.seed, numpy_random_seed=config.seed, torch_random_seed=config.seed, verbosity="ERROR",
+    )  # fmt: skip
+    rows = [row for name, result in found["results"].items() for row in _metrics(name, result, found["n-samples"])]
+    write_json(folder / "results.json", {**about, "model": config.choices.model, "limit": limit, "rows": rows})
+    return rows
+
+
+def _metrics(name: str, result: Mapping[str, Any], counts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for key, value in result.items():
+        metric, _, kind = key.partition(",")
+        if kind and not metric.endswith("_stderr") and isinstance(value, int | float):
+            error = result.get(f"{metric}_stderr,{kind}")
+            rows.append(
+                {
+                    "task": name,
+                    "metric": metric,
+                    "value": float(value),
+                    "error": float(error) if isinstance(error, int | float) else None,
+                    "n": counts[name]["effective"],
+                }
+            )
+    return rows

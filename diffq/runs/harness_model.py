@@ -1,0 +1,207 @@
+"""A text model of ours as lm-eval-harness drives it: log-likelihoods of continuations, and text until a stop.
+
+Causal models give exact values. Of diffusion there is a bound alone, and since log p(y | x) = log p(x, y) − log p(x),
+answers to one question are ranked by the bound on context and continuation together, as later work says of Deschenaux &
+Gulcehre (2024). That all answers of a question share their noise is ours (reconstructed): their differences have far
+less error than they. Whether an answer is the greedy one is asked in one pass with all of it masked.
+
+Shape suffixes: B requests, L tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lm_eval.api.model import LM
+from torch import Tensor
+
+from diffq.diffusion.contracts import Canvas
+from diffq.diffusion.draws import Draw
+from diffq.diffusion.likelihood import bound
+from diffq.diffusion.reductions import LogProb
+from diffq.errors import UserError
+from diffq.rng import Rng
+from diffq.runs.progress import point_progress
+from diffq.store.identity import digest
+
+_CPU_TOKENS, _GPU_TOKENS = 1024, 32768
+
+Ranked = Literal["joint", "conditional"]
+
+
+@dataclass
+class DiffqLM(LM):
+    """See the module.
+
+    ranked   joint: the bound on context and continuation; conditional: that on the continuation alone
+    draws    noise levels a request
+    folder   where answers are kept, a line each: a run that is cut off goes on from them
+    sampler  writes text for `generate_until`
+    """
+
+    denoiser: Any
+    tokenizer: Any
+    device_: torch.device
+    folder: Path
+    sampler: Any
+    ranked: Ranked = "joint"
+    draws: int = 16
+    seed: int = 0
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.causal = self.denoiser.process == "causal"
+        self.most = int(self.denoiser.max_length)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.tokenizer.digest[:12])
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """(log-likelihood or its bound, whether the continuation is the greedy one) of each (context, continuation)."""
+        rows = [self._pair(request) for request in requests]
+        named = [digest([context, answer, row]) for context, answer, row in rows]
+        held = self._held()
+        todo = [i for i, name in enumerate(named) if name not in held]
+        todo.sort(key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+        with point_progress("harness", self.quiet) as show:
+            for part in self._batches(todo, rows):
+                found = self._score([rows[i] for i in part])
+                self._keep([named[i] for i in part], found)
+                held |= dict(zip([named[i] for i in part], found, strict=True))
+                if show is not None:
+                    show(_progress(len(held), len(named)))
+        return [held[name] for name in named]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """Log-likelihoods of whole texts, in windows as long as the model reads."""
+        made = []
+        for request in requests:
+            ids = self.tokenizer.encode_target(request.args[0])
+            parts = [ids[i : i + self.most] for i in range(0, len(ids), self.most)]
+            made.append(sum(self._score([([], part, request.doc_id or 0)])[0][0] for part in parts if part))
+        return made
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Text behind each context, cut at the first stop."""
+        texts = []
+        for request in requests:
+            context, options = request.args
+            ids = self.tokenizer.encode_target(context)
+            room = min(int(options.get("max_gen_toks", 128)), self.most - 1)
+            ids = ids[-(self.most - room) :]
+            tokens = torch.tensor([[*ids, *[self.tokenizer.mask] * room]], device=self.device_)
+            free = torch.zeros_like(tokens, dtype=torch.bool)
+            free[:, len(ids) :] = True
+            canvas = Canvas(tokens, free, torch.ones_like(free), torch.tensor([request.doc_id or 0]).to(tokens.device),
+                            end=self.tokenizer.end)  # fmt: skip
+            filled = self.sampler(self.denoiser, canvas, Rng(self.seed)).cut_at_end()
+            kept = (filled.valid_BL & free)[0]
+            text = self.tokenizer.decode(filled.tokens_BL[0][kept].tolist())
+            for stop in options.get("until") or ():
+                text = text.partition(stop)[0] if stop else text
+            texts.append(text)
+        return texts
+
+    def _pair(self, request: Any) -> tuple[list[int], list[int], int]:
+        """The tokens of context and continuation, and the question's number, which keys the noise.
+
+        White space at the end of the context goes to the continuation, as the harness' own models have it. A context
+        that is too long loses its beginning. UserError for a continuation that is longer than the model reads.
+        """
+        context, answer = request.args
+        kept = context.rstrip()
+        whole = self.tokenizer.encode_target(kept + context[len(kept) :] + answer)
+        before = self.tokenizer.encode_target(kept)
+        if whole[: len(before)] != before:  # the continuation's first letters joined the context's last token
+            whole = [*before, *self.tokenizer.encode_target(context[len(kept) :] + answer)]
+        after = whole[len(before) :]
+        if len(after) > self.most:
+            raise UserError(f"a continuation has {len(after)} tokens, and the model reads at most {self.most}")
+        return before[-(self.most - len(after)) :] if len(after) < self.most else [], after, int(request.doc_id or 0)
+
+    def _batches(self, order: Sequence[int], rows: Sequence[tuple[list[int], list[int], int]]) -> list[list[int]]:
+        most = _GPU_TOKENS if self.device_.type == "cuda" else _CPU_TOKENS
+        made: list[list[int]] = []
+        for i in order:
+            size = len(rows[i][0]) + len(rows[i][1])
+            if made and (len(made[-1]) + 1) * size <= most:
+                made[-1].append(i)
+            else:
+                made.append([i])
+        return made
+
+    def _score(self, rows: Sequence[tuple[list[int], list[int], int]]) -> list[tuple[float, bool]]:
+        length = max(len(context) + len(answer) for context, answer, _ in rows)
+        tokens_BL = torch.full((len(rows), length), self.tokenizer.end, device=self.device_)
+        valid_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
+        answer_BL = torch.zeros_like(valid_BL)
+        for b, (context, answer, _) in enumerate(rows):
+            ids = [*context, *answer]
+            tokens_BL[b, : len(ids)] = torch.tensor(ids, device=self.device_)
+            valid_BL[b, : len(ids)] = True
+            answer_BL[b, len(context) : len(ids)] = True
+        row_B = torch.tensor([row for _, _, row in rows], device=self.device_)
+        free_BL = valid_BL if self.ranked == "joint" and not self.causal else answer_BL
+        canvas = Canvas(tokens_BL, free_BL, valid_BL, row_B)
+        if self.causal:
+            value_B, greedy_B = self._exact(canvas)
+        else:
+            value_B = -bound(self.denoiser, canvas, Rng(self.seed), self.draws)
+            greedy_B = self._greedy(canvas.replace(free_BL=answer_BL))
+        return list(zip(value_B.tolist(), greedy_B.tolist(), strict=True))
+
+    def _exact(self, canvas: Canvas) -> tuple[Tensor, Tensor]:
+        """Σ log p of the free tokens, and whether each is the likeliest where it stands."""
+        tokens_BL = canvas.tokens_BL
+        start_B1 = torch.full_like(tokens_BL[:, :1], self.denoiser.start)
+        session = self.denoiser.open(canvas)
+        hidden = session.run(torch.cat([start_B1, tokens_BL[:, :-1]], 1))
+        position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
+        token_N = tokens_BL.flatten()[position_N]
+        log_p_N, best_N = session.read(hidden, position_N, [LogProb(token_N), Draw(None, 0.0)])
+        return _rows(log_p_N, position_N, canvas), _rows((best_N != token_N).double(), position_N, canvas) == 0
+
+    def _greedy(self, canvas: Canvas) -> Tensor:
+        """Whether the best token of every free position, all of them masked, is the one that stands there."""
+        masked_BL = torch.where(canvas.free_BL, self.denoiser.mask, canvas.tokens_BL)
+        if self.denoiser.process != "absorbing":
+            return torch.zeros(len(masked_BL), dtype=torch.bool)
+        session = self.denoiser.open(canvas)
+        share_B = canvas.free_BL.sum(1).double() / canvas.valid_BL.sum(1)
+        hidden = session.run(masked_BL, share_B)
+        position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
+        (best_N,) = session.read(hidden, position_N, [Draw(None, 0.0)])
+        wrong_N = (best_N != canvas.tokens_BL.flatten()[position_N]).double()
+        return _rows(wrong_N, position_N, canvas) == 0
+
+    def _held(self) -> dict[str, tuple[float, bool]]:
+        file = self.folder / "answers.jsonl"
+        if not file.exists():
+            return {}
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [json.loads(line) for line in lines if line.endswith("\n")]
+        return {name: (value, greedy) for name, value, greedy in whole}
+
+    def _keep(self, names: Sequence[str], found: Sequence[tuple[float, bool]]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "answers.jsonl", "a", encoding="utf-8") as file:
+            for name, (value, greedy) in zip(names, found, strict=True):
+                file.write(json.dumps([name, value, greedy]) + "\n")
+
+
+def _rows(value_N: Tensor, position_N: Tensor, canvas: Canvas) -> Tensor:
+    total_B = torch.zeros(len(canvas.tokens_BL), dtype=torch.float64, device=canvas.device)
+    return total_B.index_add_(0, position_N // canvas.shape[1], value_N.double())
+
+
+def _progress(done: int, total: int) -> Any:
+    from diffq.runs.sampling import Progress
+
+    return Progress(done, total, 0.0)
