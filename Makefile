@@ -45,7 +45,7 @@ format: $(STAMP) ## lay the code out
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## our samplers against the textbook's, on this machine: ≤ 20 minutes
+bench: $(STAMP) ## our samplers against the textbook's, on this machine: half an hour
 	$(BIN)/diffq bench samplers
 
 table-2503.10683: $(STAMP) ## the claims of arXiv 2503.10683 beside what was measured

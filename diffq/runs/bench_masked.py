@@ -25,7 +25,6 @@ from diffq.runs.sampling import peak_memory, watch_memory
 
 WORDS, LENGTH, BATCH = 50_257, 256, 8
 SIZES = {"width": 384, "heads": 6, "layers": 6, "conditioning": 128, "max_length": LENGTH, "dropout": 0.0}
-TURNS = 3
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,16 @@ class Row:
     steps: int
     settings: dict[str, Any]
     normalise: bool = True
+    turns: int = 3
 
 
 ROWS: dict[str, Row] = {
-    "absorbing/1024": Row("mdlm", "ancestral", 1024, {}),
-    "absorbing/1024_timed": Row("mdlm", "ancestral", 1024, {"time_conditioning": True}),
+    "absorbing/1024": Row("mdlm", "ancestral", 1024, {}, turns=2),
+    "absorbing/1024_timed": Row("mdlm", "ancestral", 1024, {"time_conditioning": True}, turns=2),
     "absorbing/64": Row("mdlm", "ancestral", 64, {}),
     "absorbing/64_timed": Row("mdlm", "ancestral", 64, {"time_conditioning": True}),
     "absorbing/64_published_law": Row("sedd", "analytic", 64, {}, normalise=False),
-    "uniform/64": Row("sedd_uniform", "analytic", 64, {"noise": "geometric"}),
+    "uniform/16": Row("sedd_uniform", "analytic", 16, {"noise": "geometric"}),
 }
 
 
@@ -91,7 +91,7 @@ def _row(name: str, row: Row, book: Any, full: bool) -> dict[str, Any]:
     denoiser = model.denoiser()
     sampler.replace(steps=2)(denoiser, canvas, Rng(0))  # warm-up
     ours, theirs, peaks, meter = [], [], [], Meter(denoiser)
-    for turn in range(TURNS):
+    for turn in range(row.turns):
         before = _resident()
         watch_memory(canvas.device)
         meter = Meter(denoiser)
@@ -130,7 +130,7 @@ def _textbook_seconds(book: Any, model: Any, row: Row, canvas: Canvas, turn: int
         model, canvas.tokens_BL, canvas.free_BL, canvas.row_B, steps=row.steps, normalise=row.normalise, seed=turn
     )
     made.start()
-    steps = range(row.steps + 1) if full else [(row.steps * (2 * turn + 1)) // (2 * TURNS)]
+    steps = range(row.steps + 1) if full else [(row.steps * (2 * turn + 1)) // (2 * row.turns)]
     began = time.perf_counter()
     for k in steps:
         made.step(k)
