@@ -1,13 +1,14 @@
 """Trains SEDD, MDLM and their causal twin on WikiText-2 within a budget, sweeps them, and writes docs/results/.
 
-What `scripts/reproduce_sedd.sh BUDGET_MINUTES` runs. Called again it goes on: trainings and points that are finished are
-not touched. Half of the budget goes to the three models in equal parts, a fifth to a judge on the other half of the
+What `scripts/reproduce_sedd.sh BUDGET_MINUTES` runs. Called again it goes on: trainings and points that are finished
+are not touched. Half of the budget goes to the three models in equal parts, a fifth to a judge on the other half of the
 text, the rest to sampling. Of the size of `_small` on a GPU, of `_mini` elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
@@ -86,8 +87,6 @@ def keep(outputs: Path, sweep: str, results: Path) -> None:
         if file.is_file():
             (results / file.name).write_bytes(file.read_bytes())
     lines = ["| dataset | model | perplexity | nats a token | ± drawing | windows |", "|---|---|---|---|---|---|"]
-    import json
-
     for file in sorted(outputs.glob("likelihood/*/likelihood.json")):
         row = json.loads(file.read_text(encoding="utf-8"))
         bound = "≤ " if row["bound"] else ""
