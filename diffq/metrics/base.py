@@ -61,7 +61,7 @@ class Answers:
             "references": bool(self.references) and all(self.references),
             "source": any(text.strip() for text in self.sources),
             "truth": self.truth is not None,
-            "many": len(self.candidates[0]) >= 2 if self.candidates else False,
+            "many": self.samples >= 2,
             "real": bool(self.real),
             "ids": self.ids is not None,
             "cost": bool(self.cost),
@@ -84,6 +84,8 @@ class Answers:
                     f"source {i} has {len(texts)} samples and source 0 has {s}; every source needs equally many:"
                     " finish the point or drop the rest"
                 )
+        if self.ids is not None and [len(rows) for rows in self.ids] != [len(texts) for texts in self.candidates]:
+            raise UserError("the tokens of samples do not belong to these texts; give one row of ids a text")
 
 
 @dataclass(frozen=True)
