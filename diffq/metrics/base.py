@@ -115,6 +115,9 @@ class Metric(Settings):
 
     direction: ClassVar[Direction] = "none"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "quality"
+    companions: ClassVar[
+        tuple[str, ...]
+    ] = ()  # YAML names of metrics without which it misleads: they always go with it
     version: ClassVar[int] = 1  # raised whenever a definition changes, so that old and new values never meet
 
     @property
@@ -159,6 +162,9 @@ class Metric(Settings):
             return None
         wheel = _WHEELS.get(missing[0], missing[0])
         return f"{self.name} needs the package {wheel}, which is not installed: pip install {wheel}"
+
+    def fetch(self) -> None:
+        """Gets what has to come from elsewhere, before anything is sampled for it. UserError where it cannot."""
 
     def __call__(self, answers: Answers) -> Score:
         raise NotImplementedError
