@@ -118,6 +118,7 @@ class Metric(Settings):
     companions: ClassVar[
         tuple[str, ...]
     ] = ()  # YAML names of metrics without which it misleads: they always go with it
+    costly: ClassVar[bool] = False  # True: minutes for a thousand texts, so null lines have it on an axis alone
     version: ClassVar[int] = 1  # raised whenever a definition changes, so that old and new values never meet
 
     @property

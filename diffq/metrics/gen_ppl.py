@@ -69,6 +69,7 @@ class GenPpl(Metric):
 
     direction: ClassVar[Direction] = "lower"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "quality"
+    costly: ClassVar[bool] = True
     companions: ClassVar[tuple[str, ...]] = ("unigram_entropy",)
 
     judge: str | None = setting(None, "the judging model: a checkpoint folder, or a name on the hub such as gpt2-large")

@@ -69,6 +69,7 @@ class Mauve(Metric):
 
     direction: ClassVar[Direction] = "higher"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "quality"
+    costly: ClassVar[bool] = True
 
     features: str = setting(
         "minilm",
