@@ -89,7 +89,7 @@ def unfed(name: str, metric: Any, dataset: Any) -> str:
     given = {"source", "cost", "many", "ids"} | ({"truth"} if dataset.embedded else set())
     given |= {"references"} if dataset.task == "pairs" else {"real"}
     if dataset.task == "text" and not dataset.given:
-        given -= {"source", "many"}
+        given -= {"source"}
     missing = metric.needs() - given
     if "truth" in missing:
         return (

@@ -184,6 +184,7 @@ class Composer:
         feed at all is left out of a default suite only.
         """
         names, axes = self._suite_members(chosen)
+        names = self._with_companions(names)
         changes = _changes(values, "metric")
         axes |= {axis: changes.pop(axis) for axis in ("x", "y") if axis in changes}
         for key in changes:
@@ -212,6 +213,11 @@ class Composer:
             if axes[axis] not in kept:
                 axes[axis] = next((n for n, m in kept.items() if m.axis == kind), "")
         return MetricSuite(metrics=tuple(kept.values()), names=tuple(kept), left_out=tuple(left_out), **axes)
+
+    def _with_companions(self, names: Sequence[str]) -> list[str]:
+        """The names and those of the metrics that always go with them, behind each."""
+        found = [[name, *self.options.component("metric", name).companions] for name in names]
+        return list(dict.fromkeys(name for group in found for name in group))
 
     def _suite_members(self, chosen: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         names: list[str] = []

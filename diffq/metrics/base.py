@@ -61,7 +61,7 @@ class Answers:
             "references": bool(self.references) and all(self.references),
             "source": any(text.strip() for text in self.sources),
             "truth": self.truth is not None,
-            "many": len(self.candidates[0]) >= 2 if self.candidates else False,
+            "many": self.samples >= 2,
             "real": bool(self.real),
             "ids": self.ids is not None,
             "cost": bool(self.cost),
@@ -84,6 +84,8 @@ class Answers:
                     f"source {i} has {len(texts)} samples and source 0 has {s}; every source needs equally many:"
                     " finish the point or drop the rest"
                 )
+        if self.ids is not None and [len(rows) for rows in self.ids] != [len(texts) for texts in self.candidates]:
+            raise UserError("the tokens of samples do not belong to these texts; give one row of ids a text")
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,10 @@ class Metric(Settings):
 
     direction: ClassVar[Direction] = "none"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "quality"
+    companions: ClassVar[
+        tuple[str, ...]
+    ] = ()  # YAML names of metrics without which it misleads: they always go with it
+    costly: ClassVar[bool] = False  # True: minutes for a thousand texts, so null lines have it on an axis alone
     version: ClassVar[int] = 1  # raised whenever a definition changes, so that old and new values never meet
 
     @property
@@ -157,6 +163,9 @@ class Metric(Settings):
             return None
         wheel = _WHEELS.get(missing[0], missing[0])
         return f"{self.name} needs the package {wheel}, which is not installed: pip install {wheel}"
+
+    def fetch(self) -> None:
+        """Gets what has to come from elsewhere, before anything is sampled for it. UserError where it cannot."""
 
     def __call__(self, answers: Answers) -> Score:
         raise NotImplementedError

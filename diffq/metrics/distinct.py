@@ -11,7 +11,8 @@ import numpy as np
 
 from diffq.metrics import ngrams
 from diffq.metrics.base import Answers, Direction, Metric, Score
-from diffq.metrics.intervals import jackknife, pseudo_values, scored
+from diffq.metrics.counts import gram_counts
+from diffq.metrics.intervals import scored, set_valued
 from diffq.registry import METRICS
 from diffq.settings import setting
 
@@ -53,37 +54,26 @@ class Distinct(Metric):
         return {"n": self.n, "tok": self.tokenizer, "over": self.over, "agg": how}
 
     def __call__(self, answers: Answers) -> Score:
+        if self.over == "corpus":
+            return self._corpus(answers)
         sources = [
             [ngrams.ngrams(ngrams.words(text, self.tokenizer), self.n) for text in texts]
             for texts in answers.candidates
         ]
-        if self.over == "corpus":
-            return self._corpus(answers, sources)
         if self.over == "sample":
             return scored(self, answers, np.array([np.mean([_share(sample) for sample in s]) for s in sources]))
         return scored(self, answers, np.array([_share([g for sample in s for g in sample]) for s in sources]))
 
-    def _corpus(self, answers: Answers, sources: Sequence[Sequence[Sequence[tuple[str, ...]]]]) -> Score:
-        held_by: Counter[tuple[str, ...]] = Counter()  # in how many sources an n-gram occurs
-        own = [{gram for sample in samples for gram in sample} for samples in sources]
-        for grams in own:
-            held_by.update(grams)
-        sizes = np.array([sum(len(sample) for sample in samples) for samples in sources])
-        lost = np.array([sum(held_by[gram] == 1 for gram in grams) for grams in own])
-        size, kinds = sizes.sum(), len(held_by)
+    def _corpus(self, answers: Answers) -> Score:
+        held = [text for group in answers.candidates for text in group]
+        source = np.repeat(np.arange(len(answers.sources)), [len(group) for group in answers.candidates])
+        *_, counts = gram_counts([ngrams.words(text, self.tokenizer) for text in held], self.n)
+        counts = counts.pooled(source, len(answers.sources))
+        sizes, lost = counts.sizes, counts.alone
+        size, kinds = sizes.sum(), counts.kinds
         value = 100 * kinds / size if size else 0.0
         without = 100 * (kinds - lost) / np.maximum(size - sizes, 1)
-        low, high = jackknife(value, without)
-        return Score(
-            name=self.name,
-            value=float(value),
-            signature=self.signature(answers),
-            direction=self.direction,
-            n=len(sources),
-            low=low,
-            high=high,
-            per_source=pseudo_values(float(value), without),
-        )
+        return set_valued(self, answers, float(value), without)
 
 
 @METRICS.register("div")
@@ -118,7 +108,7 @@ class Div(Metric):
 @dataclass(frozen=True, kw_only=True)
 class Unique(Metric):
     """Distinct texts among the s samples of a source, over s, averaged over sources: 100/s … 100. Texts that differ
-    only in white space are one."""
+    only in white space are one. Texts without a prompt are the samples of one source."""
 
     direction: ClassVar[Direction] = "higher"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "diversity"
@@ -127,8 +117,17 @@ class Unique(Metric):
         return frozenset()
 
     def parts(self, answers: Answers) -> Mapping[str, Any]:
-        return {"over": "source", "agg": "mean"}
+        return {"over": "source", "agg": "jackknife" if answers.unprompted else "mean"}
 
     def __call__(self, answers: Answers) -> Score:
+        if answers.unprompted:
+            return self._of_all(answers)
         shares = [100 * len({" ".join(text.split()) for text in texts}) / len(texts) for texts in answers.candidates]
         return scored(self, answers, np.array(shares))
+
+    def _of_all(self, answers: Answers) -> Score:
+        texts = [" ".join(text.split()) for group in answers.candidates for text in group]
+        times = Counter(texts)
+        lost = np.array([times[text] == 1 for text in texts])
+        without = 100 * (len(times) - lost) / max(len(texts) - 1, 1)
+        return set_valued(self, answers, 100 * len(times) / len(texts), without)

@@ -4,58 +4,114 @@ for it, each by name. Low values say little by themselves: a text of one repeate
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from diffq.errors import UserError
 from diffq.metrics.base import Answers, Direction, Metric, Score
 from diffq.metrics.intervals import aggregate, scored
-from diffq.metrics.judges import Judge, judge_name, load_judge, token_losses
+from diffq.metrics.judges import Judge, fetch_judge, judge_name, judge_tokens, load_judge, missing_judge, token_losses
 from diffq.registry import METRICS
 from diffq.settings import setting
 
-PUBLISHED_JUDGE = "gpt2-large"
+
+class Protocol(NamedTuple):
+    """How a project computes it, and the judge that its figures are of."""
+
+    judge: str
+    options: Mapping[str, Any]
+
+
+PROTOCOLS = {
+    "": Protocol("gpt2-large", {}),
+    # first_eos + (token != eos) over the text as GPT-2 tokenises it, at most the model's 1,024 tokens
+    "mdlm": Protocol(
+        "gpt2-large",
+        {"retokenise": True, "after_end": "first", "first_token": False, "scored": "all", "max_tokens": 1024},
+    ),
+    "sedd": Protocol("gpt2-large", {"aggregate": "mean_ppl", "first_token": False, "scored": "all"}),
+    "sdtt": Protocol("gpt2-large", {"aggregate": "sample", "first_token": False}),
+    # 512 tokens, of which the judge's start token is one
+    "gidd": Protocol("gemma-2-9b", {"retokenise": True, "after_end": "remove", "scored": "all", "max_tokens": 511}),
+}
+_SHORT = {"retokenise": "text", "first_token": "unstarted"}
 
 
 @aggregate("ppl_token")
 def _by_token(sums: np.ndarray, n: int, fields: Mapping[str, str]) -> np.ndarray:
-    """exp of the mean over all tokens."""
+    """exp of the mean over tokens, or over samples, of what was summed."""
     return np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1))
 
 
 @aggregate("ppl_sample")
 def _by_sample(sums: np.ndarray, n: int, fields: Mapping[str, str]) -> np.ndarray:
-    """exp of the mean over sources of their samples' mean losses."""
-    return np.exp(sums[..., 0] / n)
+    return _by_token(sums, n, fields)
+
+
+@aggregate("ppl_mean")
+def _mean_of_perplexities(sums: np.ndarray, n: int, fields: Mapping[str, str]) -> np.ndarray:
+    found: np.ndarray = sums[..., 0] / np.maximum(sums[..., 1], 1)
+    return found
 
 
 @METRICS.register("gen_ppl")
 @dataclass(frozen=True, kw_only=True)
 class GenPpl(Metric):
-    """Perplexity of the samples under a causal judge. Lower is likelier text."""
+    """Perplexity of the samples under a causal judge. Lower is likelier text.
+
+    A sample without a token that counts (an empty one) has no perplexity and is left out.
+    """
 
     direction: ClassVar[Direction] = "lower"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "quality"
+    costly: ClassVar[bool] = True
+    companions: ClassVar[tuple[str, ...]] = ("unigram_entropy",)
 
     judge: str | None = setting(None, "the judging model: a checkpoint folder, or a name on the hub such as gpt2-large")
     retokenise: bool = setting(
         False, "samples are read as text by the judge's own tokenizer; false: their own tokens, if they are the judge's"
     )
-    after_end: Literal["keep", "drop"] = setting("keep", "what follows the first end-of-text token: counted, or not")
+    after_end: Literal["keep", "drop", "first", "remove"] = setting(
+        "keep",
+        "end-of-text tokens: keep counts them and what follows, drop nothing after the first, first counts the first"
+        " one alone and all words, remove takes them out before the judge reads",
+    )
     aggregate: Literal["token", "sample", "mean_ppl"] = setting(
         "token", "exp of the mean over tokens | exp of the mean of samples' means | mean of samples' perplexities"
     )
     first_token: bool = setting(True, "the first token is predicted too, from the start token")
-    scored: Literal["all", "answer"] = setting("all", "all: prompts are counted; answer: they are context alone")
+    scored: Literal["all", "answer"] = setting(
+        "answer", "answer: given tokens are context alone; all: they are counted"
+    )
     max_tokens: int | None = setting(None, "the first tokens of each sample alone", low=2)
 
     @property
+    def protocol(self) -> str | None:
+        """The peer whose figure this is, empty for our own, None for another choice of options."""
+        for name, known in PROTOCOLS.items():
+            if all(
+                getattr(self, option) == known.options.get(option, default) for option, default in _DEFAULTS.items()
+            ):
+                return name
+        return None
+
+    @property
     def name(self) -> str:
-        named = judge_name(self.judge) if self.judge else PUBLISHED_JUDGE
-        return "gen_ppl" if named == PUBLISHED_JUDGE else f"gen_ppl_by_{named}"
+        """`gen_ppl`, `gen_ppl_PEER`, or with every option that is not ours; `_by_JUDGE` unless it is the published."""
+        known = self.protocol
+        if known is None:
+            changed = {option: getattr(self, option) for option in _DEFAULTS}
+            parts = [_said(k, value) for k, value in changed.items() if value != _DEFAULTS[k]]
+        else:
+            parts = [known] if known else []
+        published = PROTOCOLS[known or ""].judge
+        named = judge_name(self.judge) if self.judge else published
+        return "_".join(["gen_ppl", *parts, *([f"by_{named}"] if named != published else [])])
 
     def packages(self) -> tuple[str, ...]:
         return ("torch",)
@@ -65,23 +121,28 @@ class GenPpl(Metric):
 
     def unavailable(self) -> str | None:
         if self.judge is None:
+            published = PROTOCOLS[self.protocol or ""].judge
             return (
-                f"generative perplexity needs {PUBLISHED_JUDGE} or another judge, and none is named:"
+                f"generative perplexity needs {published} or another judge, and none is named:"
                 " metric.gen_ppl.judge=FOLDER_OR_NAME"
             )
-        return super().unavailable()
+        return missing_judge(self.judge) or super().unavailable()
+
+    def fetch(self) -> None:
+        if self.judge is not None:
+            fetch_judge(self.judge)
 
     def parts(self, answers: Answers) -> Mapping[str, Any]:
         judge = self._loaded()
-        how = {"token": "ppl_token", "sample": "ppl_sample", "mean_ppl": "mean"}[self.aggregate]
         return {
             "judge": f"{judge.name}@{judge.digest[:6]}",
+            "dtype": judge.dtype,
             "ids": "retokenised" if self.retokenise else "own",
             "end": self.after_end,
             "first": self.first_token,
             "over": self.scored,
             "max": self.max_tokens or "all",
-            "agg": how,
+            "agg": {"token": "ppl_token", "sample": "ppl_sample", "mean_ppl": "ppl_mean"}[self.aggregate],
         }
 
     def _loaded(self) -> Judge:
@@ -91,52 +152,68 @@ class GenPpl(Metric):
 
     def __call__(self, answers: Answers) -> Score:
         judge = self._loaded()
-        texts, skipped = self._tokens(answers, judge)
-        losses = token_losses(judge, texts, self.first_token)
-        rows: list[list[float]] = []
-        at = 0
-        for group in answers.candidates:
-            part = [loss[skip:] for loss, skip in zip(losses, skipped, strict=True)][at : at + len(group)]
-            at += len(group)
-            rows.append(self._row(part))
-        return scored(self, answers, np.array(rows))
+        rows, counted = self._tokens(answers, judge)
+        losses = token_losses(judge, rows, self.first_token)
+        kept = [loss[mask[len(mask) - len(loss) :]] for loss, mask in zip(losses, counted, strict=True)]
+        if not any(map(len, kept)):
+            raise UserError(f"{self.name}: no sample has a token that counts")
+        ends = np.cumsum([0, *map(len, answers.candidates)])
+        return scored(self, answers, np.array([self._row(kept[a:b]) for a, b in itertools.pairwise(ends)]))
 
     def _row(self, losses: Sequence[np.ndarray]) -> list[float]:
-        """The statistics of one source's samples."""
+        """What one source's samples add to the two sums that the value is a function of."""
         if self.aggregate == "token":
-            return [float(sum(x.sum() for x in losses)), float(sum(len(x) for x in losses))]
-        means = [float(x.mean()) if len(x) else 0.0 for x in losses]
-        return [float(np.mean(means if self.aggregate == "sample" else np.exp(means)))]
+            return [float(sum(x.sum() for x in losses)), float(sum(map(len, losses)))]
+        means = np.array([x.mean() for x in losses if len(x)])
+        return [float((means if self.aggregate == "sample" else np.exp(means)).sum()), float(len(means))]
 
-    def _tokens(self, answers: Answers, judge: Judge) -> tuple[list[list[int]], list[int]]:
-        """The tokens of every sample, and how many of its losses belong to the prompt."""
+    def _tokens(self, answers: Answers, judge: Judge) -> tuple[list[list[int]], list[np.ndarray]]:
+        """The tokens of every sample that the judge reads, and which of them count."""
         assert answers.ids is not None
+        prompted = self.scored == "answer" and bool(answers.given_spans)
+        if self.retokenise and prompted:
+            raise UserError(
+                f"{self.name} reads text, in which given tokens cannot be told from others; take scored=all, or"
+                " retokenise=false"
+            )
+        if not self.retokenise and answers.vocabulary != judge.tokenizer.digest:
+            raise UserError(
+                f"the tokens of these samples are not those of judge {judge.name};"
+                " metric.gen_ppl.retokenise=true has it read their text"
+            )
         if self.retokenise:
-            texts = [text for group in answers.candidates for text in group]
-            rows = [_encode(judge, text) for text in texts]
+            rows = [np.array(judge_tokens(judge, text), dtype=int) for group in answers.candidates for text in group]
         else:
-            if answers.vocabulary != judge.tokenizer.digest:
-                raise UserError(
-                    f"the tokens of these samples are not those of judge {judge.name};"
-                    " metric.gen_ppl.retokenise=true has it read their text"
-                )
-            rows = [list(ids) for group in answers.ids for ids in group]
-        rows = [row[: self.max_tokens] for row in rows]
-        if self.after_end == "drop":
-            end = judge.tokenizer.end
-            rows = [row[: row.index(end) + 1] if end in row else row for row in rows]
-        prompt = answers.given_spans[0][1] if answers.given_spans and answers.given_spans[0][0] == 0 else 0
-        if self.scored == "answer" and (self.retokenise or len(answers.given_spans) > 1):
-            raise UserError("over=answer needs the samples' own tokens and a prompt that is a prefix")
-        skip = prompt - (0 if self.first_token else 1) if self.scored == "answer" else 0
-        return rows, [max(skip, 0)] * len(rows)
+            rows = [np.array(ids, dtype=int) for group in answers.ids for ids in group]
+        given = [i for a, b in answers.given_spans for i in range(a, b)] if prompted else []
+        read, counted = [], []
+        for row in rows:
+            mask = np.ones(len(row), dtype=bool)
+            mask[[i for i in given if i < len(row)]] = False
+            row, mask = self._ended(row, mask, judge.tokenizer.end)
+            read.append(row.tolist())
+            counted.append(mask)
+        return read, counted
+
+    def _ended(self, row: np.ndarray, mask: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """What is left of a sample, and of which of its tokens count, by the rules for its length and its ends."""
+        if self.after_end == "remove":
+            row, mask = row[row != end], mask[row != end]
+        row, mask = row[: self.max_tokens], mask[: self.max_tokens]
+        ends = np.flatnonzero(row == end)
+        if self.after_end == "drop" and len(ends):
+            row, mask = row[: ends[0] + 1], mask[: ends[0] + 1]
+        if self.after_end == "first":
+            mask = mask.copy()
+            mask[ends[1:]] = False
+        return row, mask
 
 
-def _encode(judge: Judge, text: str) -> list[int]:
-    """The judge's tokens of a text, in which the end token's spelling is the end token."""
-    name = judge.tokenizer.token(judge.tokenizer.end)
-    parts = judge.tokenizer.encode_targets(text.split(name))
-    row = list(parts[0])
-    for part in parts[1:]:
-        row += [judge.tokenizer.end, *part]
-    return row
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(GenPpl) if f.name != "judge"}
+
+
+def _said(option: str, value: Any) -> str:
+    """An option of no known protocol, in a name."""
+    if option == "max_tokens":
+        return f"max{value}"
+    return _SHORT.get(option, str(value))

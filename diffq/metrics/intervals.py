@@ -195,3 +195,19 @@ def jackknife(value: float, without: np.ndarray) -> tuple[float, float] | tuple[
         return None, None
     spread = _NORMAL_975 * float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
     return value - spread, value + spread
+
+
+def set_valued(metric: Metric, answers: Answers, value: float, without: np.ndarray) -> Score:
+    """The score of a set-valued figure from its values with one source left out each: `jackknife` for the interval,
+    `pseudo_values` for differences."""
+    low, high = jackknife(value, without)
+    return Score(
+        name=metric.name,
+        value=value,
+        signature=metric.signature(answers),
+        direction=metric.direction,
+        n=len(without),
+        low=low,
+        high=high,
+        per_source=pseudo_values(value, without),
+    )

@@ -8,7 +8,7 @@ Shape suffixes: B texts, L tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,7 @@ class Judge(NamedTuple):
 
     name    what tables call it: the model it was trained as, or its name on the hub
     digest  of weights, tokenizer and configuration
+    dtype   what its network computes in
     """
 
     name: str
@@ -35,6 +36,22 @@ class Judge(NamedTuple):
     tokenizer: Any
     denoiser: Any
     device: torch.device
+    dtype: str = "float32"
+
+
+# Layers and width of the judges whose figures are published. A folder that has their name has to have their size.
+_SIZES = {"gpt2": (12, 768), "gpt2-medium": (24, 1024), "gpt2-large": (36, 1280), "gpt2-xl": (48, 1600),
+          "gemma-2-9b": (42, 3584), "Meta-Llama-3-8B": (32, 4096)}  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def fetch_judge(where: str) -> str:
+    """The folder of a judge, fetched from the hub where it is a name there. UserError where there is none."""
+    from diffq.models.published import resolve
+
+    if reason := missing_judge(where):
+        raise UserError(reason)
+    return resolve(where)
 
 
 @lru_cache(maxsize=2)
@@ -43,93 +60,146 @@ def load_judge(where: str) -> Judge:
     import torch
 
     from diffq.models.checkpoints import load
-    from diffq.models.published import resolve
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = resolve(where)
-    loaded = load(folder, device)
+    loaded = load(fetch_judge(where), device)
     denoiser = loaded.model.denoiser()
     settings: Any = loaded.model.settings
     if denoiser.process != "causal" or settings.task != "text":
-        raise UserError(f"judge={where} is a {denoiser.process} model of another task; a judge is causal over text")
-    return Judge(judge_name(where), loaded.digest, loaded.tokenizer, denoiser, device)
+        task = "running text" if settings.task == "text" else "a source and a target"
+        raise UserError(f"judge={where} is a {denoiser.process} model of {task}; a judge is causal, over running text")
+    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
+    return Judge(judge_name(where), loaded.digest, loaded.tokenizer, denoiser, device, dtype)
+
+
+def missing_judge(where: str) -> str:
+    """Why nothing can be loaded from there, in one sentence, without looking further than this machine's folders;
+    empty where it can, and where it may be a name on the hub."""
+    path = Path(where).expanduser()
+    if path.exists():
+        files = ("config.yaml", "config.json")
+        found = path.suffix == ".safetensors" or any((path / name).is_file() for name in files)
+        return "" if found else f"judge={where} is no model: it has neither {' nor '.join(files)}"
+    like_a_path = (
+        where.startswith((".", "/", "~")) or where.count("/") > 1 or (where.count("/") and path.parent.is_dir())
+    )
+    return f"judge={where} does not exist; give a checkpoint folder or a name on the hub" if like_a_path else ""
 
 
 def judge_name(where: str) -> str:
-    """What tables call a judge, without loading it."""
-    config = Path(where).expanduser() / "config.yaml"
-    if config.is_file():
+    """What tables call a judge, without loading it: the model that a training of ours was of, else the last part of
+    its folder or its name on the hub. A folder named as a published judge is that one only if it has its size."""
+    path = Path(where).expanduser()
+    folder = path.parent if path.suffix == ".safetensors" else path
+    if (folder / "config.yaml").is_file():
         from diffq.models.checkpoints import read_yaml
 
-        return str(read_yaml(config).get("choices", {}).get("model") or Path(where).name)
-    return Path(where).name
+        return str(read_yaml(folder / "config.yaml").get("choices", {}).get("model") or folder.name)
+    if folder.name not in _SIZES or not (folder / "config.json").is_file():
+        return folder.name
+    from diffq.models.published import read_json
+
+    config = read_json(folder / "config.json")
+    layers, width = (
+        config.get("n_layer", config.get("num_hidden_layers")),
+        config.get("n_embd", config.get("hidden_size")),
+    )
+    return folder.name if (layers, width) == _SIZES[folder.name] else f"{folder.name}_{layers}x{width}"
+
+
+def judge_tokens(judge: Judge, text: str) -> list[int]:
+    """The judge's tokens of a text, in which the end token's spelling is the end token."""
+    parts = judge.tokenizer.encode_targets(text.split(judge.tokenizer.token(judge.tokenizer.end)))
+    row = list(parts[0])
+    for part in parts[1:]:
+        row += [judge.tokenizer.end, *part]
+    return row
 
 
 def token_losses(judge: Judge, texts: Sequence[Sequence[int]], from_start: bool) -> list[np.ndarray]:
     """−log p of each token of each text given those before it, nats, float64.
 
     from_start: the first token is predicted too, from the start token; else it has no loss (one value fewer).
-    UserError for a text that is longer than the judge reads.
+    UserError for a text that is longer than the judge reads, or has a token that it does not know, such as a mask.
     """
     import torch
 
+    words = judge.denoiser.vocab_size
+    for row in texts:
+        if row and not 0 <= max(row) < words:
+            raise UserError(
+                f"a sample has token {max(row)}, and judge {judge.name} knows tokens 0 … {words - 1}; a mask that was"
+                " left over is no text"
+            )
     longest = max((len(t) for t in texts), default=0)
     most = judge.denoiser.max_length + (0 if from_start else 1)
     if longest > most:
         raise UserError(
             f"judge {judge.name} reads at most {most} tokens and a text has {longest}; give max_tokens={most}"
         )
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     found: list[Any] = [np.zeros(0)] * len(texts)
-    while order:
-        size = max(1, _BATCH_TOKENS // max(1, len(texts[order[0]])))
-        part, order = order[:size], order[size:]
+    for part in _batches([len(row) for row in texts]):
         rows = [list(texts[i]) for i in part]
-        inputs = [([judge.denoiser.start] if from_start else []) + row[:-1] for row in rows]
-        if not inputs[0]:
-            continue
+        inputs = [([judge.denoiser.start] if from_start else []) + row[:-1] for row in rows if row]
         wanted = [row if from_start else row[1:] for row in rows]
+        if not any(inputs):
+            continue
         losses = _losses(judge, inputs, wanted, torch)
         at = 0
         for i, row in zip(part, wanted, strict=True):
             found[i] = losses[at : at + len(row)]
             at += len(row)
+    if not all(np.isfinite(losses).all() for losses in found):
+        raise UserError(f"judge {judge.name} gives probabilities that are no numbers; its weights are damaged")
     return found
 
 
 def _losses(judge: Judge, inputs: list[list[int]], wanted: list[list[int]], torch: Any) -> np.ndarray:
-    """Losses of the wanted tokens of rows laid end to end; padding stands behind the text, where no token sees it."""
-    from diffq.diffusion.contracts import Canvas
+    """Losses of the wanted tokens of rows, laid end to end."""
     from diffq.diffusion.reductions import LogProb
 
-    length = max(map(len, inputs))
-    tokens_BL = torch.full((len(inputs), length), judge.denoiser.end, device=judge.device)
-    for b, row in enumerate(inputs):
-        tokens_BL[b, : len(row)] = torch.tensor(row, device=judge.device)
-    whole_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
-    canvas = Canvas(tokens_BL, whole_BL, whole_BL, torch.arange(len(inputs), device=judge.device))
-    session = judge.denoiser.open(canvas)
-    hidden = session.run(tokens_BL)
-    place_N = torch.tensor(
-        [b * length + i for b, row in enumerate(inputs) for i in range(len(row))], device=judge.device
-    )
+    session, tokens_BL = _open(inputs, judge, torch)
+    hidden, length = session.run(tokens_BL), tokens_BL.shape[1]
+    place_N = torch.tensor([b * length + i for b, row in enumerate(inputs) for i in range(len(row))])
     token_N = torch.tensor([t for row in wanted for t in row], device=judge.device)
-    (log_p_N,) = session.read(hidden, place_N, [LogProb(token_N)])
+    (log_p_N,) = session.read(hidden, place_N.to(judge.device), [LogProb(token_N)])
     losses: np.ndarray = -log_p_N.cpu().numpy()
     return losses
 
 
-def last_states(judge: Judge, texts: Sequence[Sequence[int]]) -> np.ndarray:
-    """Texts × width: the judge's last hidden state at the last token of each text, float64 (what MAUVE's authors take
-    of GPT-2 large)."""
+def text_states(judge: Judge, texts: Sequence[Sequence[int]], over: str) -> np.ndarray:
+    """Texts × width, float64: the judge's last hidden states, at the last token of each text (over=last: what the
+    papers take of GPT-2 large) or their mean over its tokens (over=mean). An empty text is the end token alone."""
     import torch
 
+    rows = [list(row) or [judge.denoiser.end] for row in texts]
+    found: list[Any] = [None] * len(rows)
+    for part in _batches([len(row) for row in rows]):
+        session, tokens_BL = _open([rows[i] for i in part], judge, torch)
+        hidden_BLD = session.run(tokens_BL).double().cpu().numpy()
+        for i, states_LD in zip(part, hidden_BLD, strict=True):
+            own = states_LD[: len(rows[i])]
+            found[i] = own[-1] if over == "last" else own.mean(axis=0)
+    return np.stack(found)
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Texts of like length together, by their places, the longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while order:
+        size = max(1, _BATCH_TOKENS // max(1, lengths[order[0]]))
+        yield order[:size]
+        order = order[size:]
+
+
+def _open(rows: Sequence[Sequence[int]], judge: Judge, torch: Any) -> tuple[Any, torch.Tensor]:
+    """A session and its tokens; padding stands behind the text, where no token sees it."""
     from diffq.diffusion.contracts import Canvas
 
-    found = []
-    for row in texts:
-        tokens = torch.tensor([row], device=judge.device)
-        whole = torch.ones_like(tokens, dtype=torch.bool)
-        canvas = Canvas(tokens, whole, whole, torch.zeros(1, dtype=torch.long, device=judge.device))
-        found.append(judge.denoiser.open(canvas).run(tokens)[0, -1].double().cpu().numpy())
-    return np.stack(found)
+    tokens_BL = torch.full((len(rows), max(map(len, rows))), judge.denoiser.end)
+    for b, row in enumerate(rows):
+        tokens_BL[b, : len(row)] = torch.tensor(row)
+    tokens_BL = tokens_BL.to(judge.device)
+    whole_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
+    canvas = Canvas(tokens_BL, whole_BL, whole_BL, torch.arange(len(rows), device=judge.device))
+    return judge.denoiser.open(canvas), tokens_BL

@@ -112,13 +112,16 @@ def _places(seed: int, share: float, pool: int, lengths: Sequence[Sequence[int]]
 
     from diffq.rng import Rng, Stream, uniform
 
-    places = [
-        (source, sample, place)
-        for source, group in enumerate(lengths)
-        for sample, length in enumerate(group)
-        for place in range(length)
-    ]
-    source_N, sample_N, place_N = torch.tensor(places, dtype=torch.long).reshape(-1, 3).T
+    samples = torch.tensor([len(group) for group in lengths], dtype=torch.long)
+    length = torch.tensor([length for group in lengths for length in group], dtype=torch.long)
+    source_N = torch.arange(len(samples)).repeat_interleave(samples).repeat_interleave(length)
+    sample_N, place_N = _counted(samples).repeat_interleave(length), _counted(length)
     key: Tensor = Rng(seed).key(Stream.NULL_LINE, source_N, sample_N, place_N)
     picks = (uniform(key, 1) * pool).long().clamp_(max=max(pool - 1, 0))
     return (uniform(key, 0) < share).numpy(), picks.numpy()
+
+
+def _counted(sizes: Tensor) -> Tensor:
+    """0 … size − 1 for each size, end to end."""
+    first = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return first.new_ones(len(first)).cumsum(0) - 1 - first

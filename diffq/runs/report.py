@@ -226,8 +226,9 @@ def _nulls(
     """The null lines, scored now where they are not there yet; and why there are none, where they cannot be."""
     start = baseline(points, axes)
     place = next(c.point for c, point in zip(selection.chosen, points, strict=True) if point.key == start.key)
+    metrics = [metric for metric in config.metric.metrics if not metric.costly or metric.name in axes]
     try:
-        score_nulls(folder, start, judges.answers(place, start.samples), config.metric.metrics)
+        score_nulls(folder, start, judges.answers(place, start.samples), metrics)
     except UserError as error:
         return [], [f"no null lines: {error}"]
     notes = [] if start.plain else [f"null lines start from {start.folder}, since there is no plain baseline here"]

@@ -130,10 +130,11 @@ def score_points(
 
 
 def check_available(metrics: Sequence[Metric]) -> None:
-    """UserError for a metric whose package is missing."""
+    """UserError for a metric whose package is missing, or whose model cannot be had."""
     for metric in metrics:
         if reason := available(metric):
             raise UserError(reason)
+        metric.fetch()
 
 
 def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int) -> Scored:

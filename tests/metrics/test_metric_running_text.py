@@ -98,7 +98,7 @@ def test_the_three_aggregates_by_hand():
         assert score.value == pytest.approx(value, rel=1e-6)
         assert (score.n, len(score.per_source)) == (3, 3)
         assert score.low < score.value < score.high
-        assert score.name == "gen_ppl_by_x"
+        assert score.name == {"token": "gen_ppl_by_x"}.get(how, f"gen_ppl_{how}_by_x")
         assert "judge:bigrams@abcdef" in score.signature
         assert "|s:3|" in score.signature, "s is the number of samples"
 
@@ -134,6 +134,12 @@ def test_a_text_that_is_too_long_and_a_judge_that_is_none():
     kept, left_out = usable([GenPpl()], answers_of([A]).given(), 1)
     assert not kept
     assert "needs gpt2-large or another judge" in left_out[0]
+
+
+def test_probabilities_that_are_no_numbers_are_refused(monkeypatch):
+    monkeypatch.setattr(JUDGE.denoiser, "log_VV", torch.full((WORDS, WORDS), math.nan))
+    with pytest.raises(UserError, match="judge bigrams gives probabilities that are no numbers"):
+        GenPpl(judge="x")(answers_of(*ROWS))
 
 
 def test_two_points_over_the_same_rows_are_paired():
