@@ -16,7 +16,7 @@ import yaml
 
 from diffq.config import Config, Request, compose
 from diffq.config.files import search_dirs
-from diffq.errors import UserError
+from diffq.errors import UserError, unknown
 from diffq.interrupts import reaching
 from diffq.report.tables import print_table
 from diffq.store.files import write_json
@@ -112,9 +112,13 @@ def evaluate(
         loaded.model.denoiser(), loaded.tokenizer, device, folder, config.sampler, ranked, draws, config.seed,
         request.json,
     )  # fmt: skip
-    stock = any(isinstance(one, str) for one in tasks)
+    stock = [one for one in tasks if isinstance(one, str)]
+    manager = TaskManager(include_defaults=bool(stock))  # the stock tasks take seconds to list
+    for name in stock:
+        if name not in manager.all_tasks:
+            raise unknown("task", name, [*TASKS, *manager.all_tasks])
     found: Any = simple_evaluate(
-        model, tasks=list(tasks), limit=limit, task_manager=TaskManager(include_defaults=stock), bootstrap_iters=1000,
+        model, tasks=list(tasks), limit=limit, task_manager=manager, bootstrap_iters=1000,
         random_seed=config.seed, numpy_random_seed=config.seed, torch_random_seed=config.seed, verbosity="ERROR",
     )  # fmt: skip
     rows = [row for name, result in found["results"].items() for row in _metrics(name, result, found["n-samples"])]

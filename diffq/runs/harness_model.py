@@ -11,6 +11,7 @@ Shape suffixes: B requests, L tokens.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +33,15 @@ from diffq.store.identity import digest
 _CPU_TOKENS, _GPU_TOKENS = 1024, 32768
 
 Ranked = Literal["joint", "conditional"]
+Asked = tuple[list[int], list[int], int, bool]  # context, continuation, the question's number, one of several answers
 
 
 @dataclass
 class DiffqLM(LM):
     """See the module.
 
-    ranked   joint: the bound on context and continuation; conditional: that on the continuation alone
+    ranked   joint: the bound on context and continuation, where a question has several answers to be ranked (a single
+             one, as LAMBADA's, has the bound on itself); conditional: that on the continuation alone
     draws    noise levels a request
     folder   where answers are kept, a line each: a run that is cut off goes on from them
     sampler  writes text for `generate_until`
@@ -65,8 +68,10 @@ class DiffqLM(LM):
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """(log-likelihood or its bound, whether the continuation is the greedy one) of each (context, continuation)."""
-        rows = [self._pair(request) for request in requests]
-        named = [digest([context, answer, row]) for context, answer, row in rows]
+        pairs = [self._pair(request) for request in requests]
+        answers = Counter(row for _, _, row in pairs)
+        rows = [(*pair, answers[pair[2]] > 1) for pair in pairs]
+        named = [digest([*row]) for row in rows]
         held = self._held()
         todo = [i for i, name in enumerate(named) if name not in held]
         todo.sort(key=lambda i: len(rows[i][0]) + len(rows[i][1]))
@@ -85,7 +90,7 @@ class DiffqLM(LM):
         for request in requests:
             ids = self.tokenizer.encode_target(request.args[0])
             parts = [ids[i : i + self.most] for i in range(0, len(ids), self.most)]
-            made.append(sum(self._score([([], part, request.doc_id or 0)])[0][0] for part in parts if part))
+            made.append(sum(self._score([([], part, request.doc_id or 0, False)])[0][0] for part in parts if part))
         return made
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
@@ -126,7 +131,7 @@ class DiffqLM(LM):
             raise UserError(f"a continuation has {len(after)} tokens, and the model reads at most {self.most}")
         return before[-(self.most - len(after)) :] if len(after) < self.most else [], after, int(request.doc_id or 0)
 
-    def _batches(self, order: Sequence[int], rows: Sequence[tuple[list[int], list[int], int]]) -> list[list[int]]:
+    def _batches(self, order: Sequence[int], rows: Sequence[Asked]) -> list[list[int]]:
         most = _GPU_TOKENS if self.device_.type == "cuda" else _CPU_TOKENS
         made: list[list[int]] = []
         for i in order:
@@ -137,18 +142,20 @@ class DiffqLM(LM):
                 made.append([i])
         return made
 
-    def _score(self, rows: Sequence[tuple[list[int], list[int], int]]) -> list[tuple[float, bool]]:
-        length = max(len(context) + len(answer) for context, answer, _ in rows)
+    def _score(self, rows: Sequence[Asked]) -> list[tuple[float, bool]]:
+        length = max(len(context) + len(answer) for context, answer, *_ in rows)
         tokens_BL = torch.full((len(rows), length), self.tokenizer.end, device=self.device_)
         valid_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
         answer_BL = torch.zeros_like(valid_BL)
-        for b, (context, answer, _) in enumerate(rows):
+        joint_B = torch.zeros(len(rows), dtype=torch.bool, device=self.device_)
+        for b, (context, answer, _, among) in enumerate(rows):
             ids = [*context, *answer]
             tokens_BL[b, : len(ids)] = torch.tensor(ids, device=self.device_)
             valid_BL[b, : len(ids)] = True
             answer_BL[b, len(context) : len(ids)] = True
-        row_B = torch.tensor([row for _, _, row in rows], device=self.device_)
-        free_BL = valid_BL if self.ranked == "joint" and not self.causal else answer_BL
+            joint_B[b] = among and self.ranked == "joint" and not self.causal
+        row_B = torch.tensor([row for _, _, row, _ in rows], device=self.device_)
+        free_BL = torch.where(joint_B[:, None], valid_BL, answer_BL)
         canvas = Canvas(tokens_BL, free_BL, valid_BL, row_B)
         if self.causal:
             value_B, greedy_B = self._exact(canvas)
