@@ -69,8 +69,9 @@ class DiffqLM(LM):
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """(log-likelihood or its bound, whether the continuation is the greedy one) of each (context, continuation)."""
         pairs = [self._pair(request) for request in requests]
-        answers = Counter(row for _, _, row in pairs)
-        rows = [(*pair, answers[pair[2]] > 1) for pair in pairs]
+        asked = [(getattr(request, "task_name", ""), request.doc_id) for request in requests]
+        answers = Counter(asked)
+        rows = [(*pair, answers[name] > 1) for pair, name in zip(pairs, asked, strict=True)]
         named = [digest([*row]) for row in rows]
         held = self._held()
         todo = [i for i, name in enumerate(named) if name not in held]
