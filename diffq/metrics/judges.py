@@ -67,7 +67,7 @@ def load_judge(where: str) -> Judge:
     settings: Any = loaded.model.settings
     if denoiser.process != "causal" or settings.task != "text":
         task = "running text" if settings.task == "text" else "a source and a target"
-        raise UserError(f"judge={where} is a {denoiser.process} model of {task}; a judge is causal, over running text")
+        raise UserError(f"judge={where} is {denoiser.process} and of {task}; a judge is causal, of running text")
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     return Judge(judge_name(where), loaded.digest, loaded.tokenizer, denoiser, device, dtype)
 
