@@ -138,7 +138,7 @@ def token_losses(judge: Judge, texts: Sequence[Sequence[int]], from_start: bool)
         raise UserError(
             f"judge {judge.name} reads at most {most} tokens and a text has {longest}; give max_tokens={most}"
         )
-    keys = [(judge.digest, from_start, sha256(np.asarray(row, dtype=np.int64)).digest()) for row in texts]
+    keys = [(judge.digest, from_start, sha256(np.asarray(row, dtype=np.int64).tobytes()).digest()) for row in texts]
     if len(_held) + len(keys) > _MOST_HELD:
         _held.clear()
     new = {key: row for key, row in zip(keys, texts, strict=True) if key not in _held}
