@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 _BATCH_TOKENS = 4096
+_MOST_HELD = 8192  # texts whose losses are kept: of 1,024 tokens each, 64 MB
 
 
 class Judge(NamedTuple):
@@ -67,7 +69,7 @@ def load_judge(where: str) -> Judge:
     settings: Any = loaded.model.settings
     if denoiser.process != "causal" or settings.task != "text":
         task = "running text" if settings.task == "text" else "a source and a target"
-        raise UserError(f"judge={where} is a {denoiser.process} model of {task}; a judge is causal, over running text")
+        raise UserError(f"judge={where} is {denoiser.process} and of {task}; a judge is causal, of running text")
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     return Judge(judge_name(where), loaded.digest, loaded.tokenizer, denoiser, device, dtype)
 
@@ -120,10 +122,9 @@ def token_losses(judge: Judge, texts: Sequence[Sequence[int]], from_start: bool)
     """−log p of each token of each text given those before it, nats, float64.
 
     from_start: the first token is predicted too, from the start token; else it has no loss (one value fewer).
+    What was judged before in this process is kept: the variants of one figure, and null lines at share 0, cost nothing.
     UserError for a text that is longer than the judge reads, or has a token that it does not know, such as a mask.
     """
-    import torch
-
     words = judge.denoiser.vocab_size
     for row in texts:
         if row and not 0 <= max(row) < words:
@@ -137,6 +138,20 @@ def token_losses(judge: Judge, texts: Sequence[Sequence[int]], from_start: bool)
         raise UserError(
             f"judge {judge.name} reads at most {most} tokens and a text has {longest}; give max_tokens={most}"
         )
+    keys = [(judge.digest, from_start, sha256(np.asarray(row, dtype=np.int64).tobytes()).digest()) for row in texts]
+    if len(_held) + len(keys) > _MOST_HELD:
+        _held.clear()
+    new = {key: row for key, row in zip(keys, texts, strict=True) if key not in _held}
+    _held.update(zip(new, _judged(judge, list(new.values()), from_start), strict=True))
+    return [_held[key] for key in keys]
+
+
+_held: dict[tuple[str, bool, bytes], np.ndarray] = {}
+
+
+def _judged(judge: Judge, texts: Sequence[Sequence[int]], from_start: bool) -> list[np.ndarray]:
+    import torch
+
     found: list[Any] = [np.zeros(0)] * len(texts)
     for part in _batches([len(row) for row in texts]):
         rows = [list(texts[i]) for i in part]

@@ -1,7 +1,8 @@
 """Causal language models of Hugging Face `transformers`, GPT-2 first, behind the contract of the causal process.
 
 The library's own classes run, with their key–value cache; only the last matrix is ours to apply, so that `read`
-projects the asked positions alone. Models whose logits are more than that matrix are refused. Nothing is trained here,
+projects the asked positions alone. Models whose logits are more than that matrix, or a soft cap on it (Gemma 2), are
+refused. Nothing is trained here,
 and code that a checkpoint brings along is never run.
 
 Shape suffixes: B rows, K new positions, N asked positions, D width.
@@ -82,8 +83,9 @@ class HuggingFaceCausal:
         from transformers.utils import logging
 
         config = read_json(folder / "config.json")
+        capped = str(config.get("model_type", "")).startswith("gemma")
         for name in _MORE_THAN_A_MATRIX:
-            if config.get(name) not in (None, 1, 1.0):
+            if config.get(name) not in (None, 1, 1.0) and not (capped and name == "final_logit_softcapping"):
                 raise UserError(f"{folder}: its logits are more than a matrix product ({name}={config[name]}), which is"
                                 " not supported")  # fmt: skip
         tokenizer = self.tokenizer(folder)
@@ -169,10 +171,12 @@ class PretrainedSession(TiledSession):
         hidden_ND = hidden.flatten(0, 1)[positions_N]
         head = self.model.get_output_embeddings()
         weight_VD, bias_V = head.weight.detach(), None if head.bias is None else head.bias.detach()
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
 
         def project(part: slice, first: int, last: int) -> Tensor:
             bias = None if bias_V is None else bias_V[first:last]
-            return F.linear(hidden_ND[part], weight_VD[first:last], bias).float()
+            scores_NT = F.linear(hidden_ND[part], weight_VD[first:last], bias).float()
+            return cap * torch.tanh(scores_NT / cap) if cap else scores_NT
 
         return project
 

@@ -116,6 +116,28 @@ def test_gidd_reads_text_without_its_end_tokens_from_the_start_token(folder, nll
     assert peer("gidd", folder)(answers_of(ENDED)).value == pytest.approx(math.exp(losses.mean()), rel=1e-5)
 
 
+def test_a_judge_with_a_soft_cap_as_gidd_has(tmp_path):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(vocab_size=TOKENIZER.mask, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                          num_attention_heads=2, num_key_value_heads=1, head_dim=8, query_pre_attn_scalar=8,
+                          final_logit_softcapping=0.5, max_position_embeddings=32, initializer_range=0.6,
+                          pad_token_id=None, bos_token_id=END, eos_token_id=END)  # fmt: skip
+    place = tmp_path / "gemma-2-9b"
+    model = Gemma2ForCausalLM(config).eval()
+    model.save_pretrained(place)
+    TOKENIZER.save(place)
+    row = rows_of("abcdefgh")[0]
+    with torch.no_grad():
+        logits = model(torch.tensor([[END, *row]])).logits[0, :-1]
+    assert logits.abs().max() <= 0.5
+    expected = math.exp(F.cross_entropy(logits, torch.tensor(row)))
+    found = peer("gidd", place)(answers_of([row]))
+    assert found.value == pytest.approx(expected, rel=1e-5)
+    assert found.name == "gen_ppl_gidd_by_gemma-2-9b_2x16"
+
+
 def test_ours_predicts_every_token_and_an_infill_counts_alone(folder, nll):
     rows = rows_of("abcdefgh", "bbbbaaaa")
     losses = [nll([END, *row]) for row in rows]
@@ -167,6 +189,19 @@ def test_what_no_judge_reads_is_refused(folder, tmp_path):
         assert said in str(GenPpl(judge=str(where)).unavailable())
         with pytest.raises(UserError, match=said):
             evaluate([GenPpl(judge=str(where))], answers_of(ENDED))
+
+
+def test_a_judge_that_cannot_be_had_is_known_before_anything_is_sampled(monkeypatch):
+    from diffq.models import published
+    from diffq.runs.score import check_available
+
+    def unreachable(where):
+        raise UserError(f"checkpoint={where} could not be fetched")
+
+    monkeypatch.setattr(published, "resolve", unreachable)
+    for metric in (GenPpl(judge="nobody/nothing"), Mauve(features="nobody/nothing")):
+        with pytest.raises(UserError, match="nobody/nothing could not be fetched"):
+            check_available([metric])
 
 
 def test_entropy_always_stands_beside_it():

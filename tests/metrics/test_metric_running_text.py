@@ -137,9 +137,26 @@ def test_a_text_that_is_too_long_and_a_judge_that_is_none():
 
 
 def test_probabilities_that_are_no_numbers_are_refused(monkeypatch):
-    monkeypatch.setattr(JUDGE.denoiser, "log_VV", torch.full((WORDS, WORDS), math.nan))
+    broken = Bigrams()
+    broken.log_VV = torch.full((WORDS, WORDS), math.nan)
+    other = JUDGE._replace(digest="no number", denoiser=broken)
+    monkeypatch.setattr(gen_ppl, "load_judge", lambda where: other)
     with pytest.raises(UserError, match="judge bigrams gives probabilities that are no numbers"):
         GenPpl(judge="x")(answers_of(*ROWS))
+
+
+def test_what_was_judged_is_not_judged_again(monkeypatch):
+    judge, read = JUDGE._replace(digest="counted"), []
+    monkeypatch.setattr(gen_ppl, "load_judge", lambda where: judge)
+    open_ = judge.denoiser.open
+    monkeypatch.setattr(judge.denoiser, "open", lambda canvas: read.append(len(canvas.tokens_BL)) or open_(canvas))
+    first = GenPpl(judge="x")(answers_of(*ROWS, ROWS[0]))
+    assert sum(read) == 3, "equal texts once"
+    again = GenPpl(judge="x", aggregate="mean_ppl")(answers_of(*ROWS, ROWS[0], [A, A]))
+    assert sum(read) == 4
+    assert (first.n, again.n) == (4, 5)
+    assert GenPpl(judge="x", first_token=False)(answers_of(*ROWS)).value > 0
+    assert sum(read) == 7, "another context is another loss"
 
 
 def test_two_points_over_the_same_rows_are_paired():
