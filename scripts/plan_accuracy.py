@@ -22,7 +22,7 @@ import numpy as np
 from diffq.config import Config, from_mapping
 from diffq.runs.planning.clock import Clock, Timing
 from diffq.runs.planning.experience import Experience, Experiences, answers, comparable, expected_lengths
-from diffq.runs.planning.forecast import Benches
+from diffq.runs.planning.forecast import Benches, ends_by_itself
 from diffq.runs.planning.memory import offset
 from diffq.store import Point
 
@@ -105,7 +105,7 @@ def show(title: str, points: Sequence[Known], benches: Benches) -> None:
 
 def predicted(clock: Clock, warm_up: Known, other: Known, benches: Benches) -> float:
     """Seconds of a point as a plan that knew the warm-up point alone would have them."""
-    if other.config.sampler.takes_length:
+    if not ends_by_itself(other.config):
         return clock.seconds(other.timing.work)
     bench = benches(other.config)
     lengths = expected_lengths(other.config, bench, Experience(lengths=answers(warm_up.point)))

@@ -240,10 +240,10 @@ class _MeteredSession:
         self._meter.finite = self._meter.finite & hidden.sum(dtype=torch.float32).isfinite()
         return hidden
 
-    def count(self, positions: int) -> None:
+    def count(self, positions: int, reduce: Sequence[Reduction]) -> None:
         """Counts positions that are projected without `read`."""
         self._meter.positions_projected += positions
-        self._session.count(positions)
+        self._session.count(positions, reduce)
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
         self._meter.positions_projected += len(positions_N)
@@ -285,8 +285,8 @@ class TiledSession:
         project = self.scores(hidden, positions_N)
         return read_tiles(project, len(positions_N), self.words, reduce, device=hidden.device)
 
-    def count(self, positions: int) -> None:
-        """Is told of positions that are projected without `read`; a Meter counts them."""
+    def count(self, positions: int, reduce: Sequence[Reduction]) -> None:
+        """Is told of positions that are projected without `read`, and for what; a Meter counts them."""
 
 
 class Guided:
@@ -311,7 +311,7 @@ class Guided:
         def project(part: slice, first: int, last: int) -> Tensor:
             return guide(cond(part, first, last), uncond(part, first, last), self._scale)
 
-        self._session.count(2 * len(positions_N))
+        self._session.count(2 * len(positions_N), reduce)
         return read_tiles(project, len(positions_N), self._session.words, reduce, device=hidden.device)
 
 

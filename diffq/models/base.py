@@ -168,7 +168,7 @@ class ModelSettings(Settings):
         """A freshly initialised TrainableModel. Initial weights come from torch's generator, which the caller seeds."""
         raise NotImplementedError
 
-    def work(self, vocab_size: int) -> Any:
+    def work(self, vocabulary: Vocabulary) -> Any:
         """How much work a network of these sizes does (`models.work`), or None where nobody has counted it."""
         return None
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from diffq.diffusion.contracts import COND, Branch, Canvas, Process, TiledSession, require_guidable
 from diffq.models.base import TextBatch, Totals, TrainableModel, Vocabulary
 from diffq.models.dit import DiT, DiTSettings
+from diffq.models.work import DiTWork
 from diffq.registry import MODELS
 from diffq.rng import Rng
 
@@ -35,6 +36,10 @@ class CausalLMSettings(DiTSettings):
     def build(self, vocabulary: Vocabulary) -> CausalLM:
         return CausalLM(self, vocabulary)
 
+    def work(self, vocabulary: Vocabulary) -> DiTWork:
+        words = words_of(vocabulary)
+        return DiTWork(self, words, words)
+
     def blank(self) -> dict[str, Any]:
         return {"guidable": False, "max_length": self.max_length}
 
@@ -48,7 +53,7 @@ class CausalLM(TrainableModel):
         super().__init__()
         self.settings = settings
         self.start, self.end = vocabulary.start, vocabulary.end
-        self.words = vocabulary.mask if vocabulary.mask == vocabulary.size - 1 else vocabulary.size
+        self.words = words_of(vocabulary)
         self.net = DiT(settings, self.words, cond_dim=None)
 
     def loss(self, batch: TextBatch, rng: Rng, totals: Totals) -> dict[str, Tensor]:
@@ -62,6 +67,11 @@ class CausalLM(TrainableModel):
 
     def denoiser(self) -> CausalLMDenoiser:
         return CausalLMDenoiser(self)
+
+
+def words_of(vocabulary: Vocabulary) -> int:
+    """The tokens that can be written: a mask behind all others is none of them."""
+    return vocabulary.mask if vocabulary.mask == vocabulary.size - 1 else vocabulary.size
 
 
 class CausalLMDenoiser:

@@ -38,8 +38,8 @@ class Seq2SeqSettings(ModelSettings):
         if self.width % self.heads:
             raise UserError(f"width={self.width} must be a multiple of heads={self.heads}")
 
-    def work(self, vocab_size: int) -> Seq2SeqWork:
-        return Seq2SeqWork(self, vocab_size)
+    def work(self, vocabulary: Vocabulary) -> Seq2SeqWork:
+        return Seq2SeqWork(self, vocabulary.size)
 
 
 class Seq2Seq(nn.Module):

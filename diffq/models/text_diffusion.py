@@ -21,6 +21,7 @@ from diffq.errors import UserError
 from diffq.models.base import TextBatch, TrainableModel, Vocabulary
 from diffq.models.dit import ConditionedSettings, DiT
 from diffq.models.transformer import key_mask, padding_or_none
+from diffq.models.work import DiTWork
 from diffq.rng import Rng, Stream, uniform
 from diffq.settings import setting
 
@@ -39,6 +40,10 @@ class TextDiffusionSettings(ConditionedSettings):
     @property
     def schedule(self) -> Noise:
         return Noise(self.noise, self.noise_eps, self.noise_low, self.noise_high)
+
+    def work(self, vocabulary: Vocabulary) -> DiTWork:
+        words = tokens_of(vocabulary)
+        return DiTWork(self, words, words + (self.process == "absorbing"), self.conditioning)
 
     def blank(self) -> dict[str, Any]:
         return {"guidable": True, "max_length": self.max_length, "noise": self.schedule}

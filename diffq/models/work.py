@@ -1,10 +1,11 @@
-"""How much work an encoder–decoder does, counted from its sizes: no network is built and no weight is read.
+"""How much work a network does, counted from its sizes: no network is built and no weight is read.
 
 Multiplications are exact (a multiplication and its addition are two FLOPs; norms, activations and softmaxes are not
 counted, as torch's own counter does not count them). Element-wise traffic and the number of operations started are
 near enough to say what a call costs beside its multiplications. Knows no sampler and no clock.
 
-Symbols: L target positions, S source positions, D width, E embedding, H heads, V vocabulary.
+Symbols: L target positions, S source positions or those attended to, D width, E embedding, H heads, V vocabulary,
+C width of the noise level's embedding.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diffq.models.dit import DiTSettings
     from diffq.models.seq2seq import Seq2SeqSettings
 
 # Operations that one layer, or what stands around the layers, hands to the device: linear maps, norms, views that copy.
@@ -63,6 +65,16 @@ class Seq2SeqWork:
 
     settings: Seq2SeqSettings
     vocab_size: int
+
+    @property
+    def inner(self) -> int:
+        """Numbers of a position that are multiplied with each word."""
+        return self.settings.embedding
+
+    @property
+    def table(self) -> int:
+        """Float32 numbers that a session keeps of the vocabulary: embeddings of the clamp, with their squares."""
+        return 0 if self.settings.process == "causal" else self.vocab_size * (self.settings.embedding + 2)
 
     @property
     def parameters(self) -> int:
@@ -135,9 +147,9 @@ class Seq2SeqWork:
             streamed=14 * s.decoder_layers * d * d,
         )
 
-    def project(self, positions: float, causal: bool) -> float:
+    def project(self, positions: float) -> float:
         """FLOPs of scores over the vocabulary: inner products, or distances with their squares in the product."""
-        s = self.settings
+        s, causal = self.settings, self.settings.process == "causal"
         inner = s.embedding if causal else s.embedding + 2
         return 2.0 * positions * self.vocab_size * inner + (self._bridge(positions) if causal else 0.0)
 
@@ -150,3 +162,78 @@ class Seq2SeqWork:
         encoding = rows * source * 7 * d
         cache = 2 * rows * length * d * s.decoder_layers if s.process == "causal" else 0
         return max(stream + attention + kept + cache, encoding + kept)
+
+
+_FREQUENCIES = 256  # of the embedding of σ
+# Of a block of `models.dit`: operations started; passes over its D-wide stream where all positions are computed (norm,
+# modulation, heads taken apart, the keys' rotation), and where those asked for are (the queries' rotation, norm,
+# modulation, the GELU's four widths, gates).
+_STARTED_A_BLOCK, _STARTED_A_JUMP = 46, 90
+_PASSES_KEYS, _PASSES_QUERIES = 16, 34
+
+
+@dataclass(frozen=True)
+class DiTWork:
+    """The work of a network of `models.dit` with these settings.
+
+    vocab_size    tokens that are projected on
+    embeddings    rows of the embedding matrix: one more where there is a mask
+    conditioning  C; None for a network without noise levels
+    """
+
+    settings: DiTSettings
+    vocab_size: int
+    embeddings: int
+    conditioning: int | None = None
+
+    @property
+    def inner(self) -> int:
+        """Numbers of a position that are multiplied with each word."""
+        return self.settings.width
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that training fits."""
+        s, d = self.settings, self.settings.width
+        tables = (1 if s.tied else 2) * self.embeddings * d
+        block = 12 * d * d + 7 * d
+        total = tables + self.embeddings + d + s.layers * block
+        if self.conditioning is not None:
+            c = self.conditioning
+            total += c * _FREQUENCIES + c + c * c + c + (6 * s.layers + 2) * d * (c + 1)
+        return total
+
+    def run(self, rows: int, tokens: int, asked: int, seen: int) -> Work:
+        """One call: `tokens` new tokens a row attend to `seen`, and the last block gives `asked` of them.
+
+        Masked and uniform models: a row's whole canvas, of which some positions are asked. Causal models: tokens that
+        are appended to the cache, all of them asked; `seen` is the cache with them.
+        """
+        s, d = self.settings, self.settings.width
+        keys = float(tokens * 4 * d * d)
+        query = 20 * d * d + 4 * seen * d
+        flops = rows * (s.layers * keys + ((s.layers - 1) * tokens + asked) * query)
+        streamed = 12 * s.layers * d * d
+        if self.conditioning is not None:
+            c = self.conditioning
+            flops += rows * 2 * (c * _FREQUENCIES + c * c + (6 * s.layers + 2) * d * c)
+            streamed += 6 * s.layers * d * c
+        whole = tokens * _PASSES_KEYS * d
+        queries = _PASSES_QUERIES * d + 3 * s.heads * seen
+        return Work(
+            started=_STARTED_A_BLOCK * s.layers + _STARTED_A_JUMP,
+            flops=flops,
+            elements=rows * (s.layers * whole + ((s.layers - 1) * tokens + asked) * queries),
+            streamed=streamed,
+        )
+
+    def project(self, positions: float) -> float:
+        """FLOPs of scores over the vocabulary."""
+        return 2.0 * positions * self.vocab_size * self.settings.width
+
+    def activations(self, rows: int, tokens: int, length: int) -> int:
+        """Numbers that a call of so many tokens a row holds at its widest, on canvases of that length: streams and a
+        feed-forward, and a causal model's cache."""
+        s, d = self.settings, self.settings.width
+        cache = 2 * rows * (length + 1) * d * s.layers if s.process == "causal" else 0
+        return rows * tokens * 12 * d + cache

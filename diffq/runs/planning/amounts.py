@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from diffq.data.canvases import Batch
 from diffq.diffusion.reductions import ALIGNMENT, tile_sizes
-from diffq.models.work import Seq2SeqWork, Work
+from diffq.models.work import DiTWork, Seq2SeqWork, Work
 from diffq.runs.planning.dry import Kind, Trace
 
 # Operations that one tile, and one reading around its tiles, hand to the device.
-_STARTED_A_TILE: dict[Kind, int] = {"ranked": 8, "weighed": 26, "sorted": 4}
-_STARTED_A_READ: dict[Kind, int] = {"ranked": 14, "weighed": 40, "sorted": 60}
+_STARTED_A_TILE: dict[Kind, int] = {"ranked": 8, "weighed": 26, "sorted": 4, "whole": 4}
+_STARTED_A_READ: dict[Kind, int] = {"ranked": 14, "weighed": 40, "sorted": 60, "whole": 60}
+_LEAP = 4  # a draw of random tokens passes over its scores so many times as often as another draw
 _STARTED_A_BATCH = 400  # noise, keys, the canvas and its way back
 _NORMAL = 8  # one keyed normal costs about as much as so many keyed exponentials
 
@@ -52,7 +53,7 @@ def fixed_counts(
             work = network.encode(cond, source) + network.denoise(cond, uncond, length, source) * trace.calls
             noise = Work(started=_STARTED_A_BATCH, drawn=_NORMAL * rows * length * network.settings.embedding)
             counts = Counts(
-                counts.calls, counts.rows, counts.positions, work + noise + _read(asked, trace.reads, network, gpu)
+                counts.calls, counts.rows, counts.positions, work + noise + _read(asked, trace, network, gpu)
             )
         total += counts
     return total
@@ -64,31 +65,38 @@ def ending_counts(trace: Trace, sources: Sequence[int], network: Seq2SeqWork | N
         return Counts(trace.calls, trace.rows, trace.projected, None)
     source = max(sources)
     work = network.encode(len(sources), source) + Work(started=_STARTED_A_BATCH)
-    for step, rows in enumerate(trace.alive):
-        work += network.next_token(rows, step + 1, source)
-    return Counts(
-        trace.calls, trace.rows, trace.projected, work + _read(trace.positions, trace.reads, network, gpu, causal=True)
-    )
+    for ran, times in trace.runs.items():
+        work += network.next_token(ran.rows, ran.seen, source) * times
+    return Counts(trace.calls, trace.rows, trace.projected, work + _read(trace.positions, trace, network, gpu))
 
 
-def _read(
-    positions: Mapping[Kind, int], reads: Mapping[Kind, int], network: Seq2SeqWork, gpu: bool, causal: bool = False
-) -> Work:
-    """The work of projecting so many positions in so many readings."""
+def text_counts(trace: Trace, network: DiTWork | None, gpu: bool) -> Counts:
+    """The counts of one batch of running text, by its own trace."""
+    if network is None:
+        return Counts(trace.calls, trace.rows, trace.projected, None)
+    branches, work = len(trace.branches), Work(started=_STARTED_A_BATCH)
+    for ran, times in trace.runs.items():
+        work += network.run(ran.rows * branches, ran.tokens, ran.asked, ran.seen) * times
+    return Counts(trace.calls, trace.rows, trace.projected, work + _read(trace.positions, trace, network, gpu))
+
+
+def _read(positions: Mapping[Kind, int], trace: Trace, network: Seq2SeqWork | DiTWork, gpu: bool) -> Work:
+    """The work of projecting so many positions, in as many readings as the trace has."""
     total, vocabulary = Work(), network.vocab_size
+    together = len(trace.branches) if isinstance(network, DiTWork) else 1  # guidance draws once from both branches
     for kind, count in positions.items():
-        times = reads[kind]
+        times = trace.reads[kind]
         rows, words = tile_sizes(math.ceil(count / times), gpu)
         parts = math.ceil(count / times / rows)
         tiles = parts * math.ceil(vocabulary / words)
-        scores = count * vocabulary
+        scores = count / together * vocabulary
         total += Work(
             started=times * (_STARTED_A_READ[kind] + tiles * _STARTED_A_TILE[kind]),
-            streamed=times * parts * vocabulary * network.settings.embedding,
-            projection=network.project(count, causal),
+            streamed=times * parts * vocabulary * network.inner,
+            projection=network.project(count),
             ranked=scores if kind == "ranked" else 0,
-            weighed=scores if kind != "ranked" else 0,
+            weighed=0 if kind == "ranked" else scores * (_LEAP if kind == "whole" else 1),
             sorted=scores if kind == "sorted" else 0,
-            drawn=0 if kind == "ranked" else count * (ALIGNMENT + vocabulary / ALIGNMENT),
+            drawn=0 if kind == "ranked" else count / together * (ALIGNMENT + vocabulary / ALIGNMENT),
         )
     return total

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +27,11 @@ from diffq.errors import UserError
 from diffq.models.base import ModelSettings
 from diffq.rng import Rng
 from diffq.samplers.base import Sampler
+from diffq.samplers.random_tokens import LeapDraw
 
-Kind = Literal["ranked", "weighed", "sorted"]
+Kind = Literal["ranked", "weighed", "sorted", "whole"]
+"""What is kept of scores, from the cheapest on: the best, a draw, a draw from a nucleus, a draw for which the scores of
+whole rows are held."""
 
 _VOCABULARY, _END, _WORD, _START = 256, 1, 2, 0
 _DRY_ROWS, _DRY_LENGTH = 2, 3
@@ -37,16 +41,29 @@ class Uncounted(Exception):
     """The cost of a point cannot be told from its settings."""
 
 
+class Ran(NamedTuple):
+    """One network call: rows before branches, tokens a row, those whose hidden states were asked for, and those that
+    each of them attends to (a causal model's cache with its new tokens)."""
+
+    rows: int
+    tokens: int
+    asked: int
+    seen: int
+
+
 @dataclass
 class Trace:
     """What was asked for on one canvas.
 
     calls       network calls
     rows        rows through the network, guidance rows counted
-    positions   positions projected, by what was kept of them: the best, a draw, a draw from a nucleus
+    positions   positions projected, by what was kept of them
     reads       how many times they were asked for, likewise
     branches    of the session; empty where none was opened
-    alive       rows of each call, before branches
+    runs        the network calls, each with how often there were such
+    widest      positions of the largest reading
+    steered     whether the sampler has seen more of the network than drawn tokens, so that with another network it may
+                ask for something else
     """
 
     calls: int = 0
@@ -54,7 +71,9 @@ class Trace:
     positions: dict[Kind, int] = field(default_factory=dict)
     reads: dict[Kind, int] = field(default_factory=dict)
     branches: tuple[Branch, ...] = ()
-    alive: list[int] = field(default_factory=list)
+    runs: Counter[Ran] = field(default_factory=Counter)
+    widest: int = 0
+    steered: bool = False
 
     @property
     def projected(self) -> int:
@@ -101,7 +120,7 @@ def trace_fixed(sampler: Sampler, blank: Blank) -> Trace:
     if any(count % size for count in trace.positions.values()) or trace.rows % _DRY_ROWS:
         raise Uncounted(f"sampler {sampler.kind} does not ask the same of every row and position")
     positions: dict[Kind, int] = {kind: count // size for kind, count in trace.positions.items()}
-    return dataclasses.replace(trace, rows=trace.rows // _DRY_ROWS, positions=positions, alive=[])
+    return dataclasses.replace(trace, rows=trace.rows // _DRY_ROWS, positions=positions, runs=Counter(), widest=0)
 
 
 def trace_ending(sampler: Sampler, blank: Blank, room: int, lengths: Sequence[int]) -> Trace:
@@ -110,10 +129,17 @@ def trace_ending(sampler: Sampler, blank: Blank, room: int, lengths: Sequence[in
     return _run(sampler, blank, canvas, torch.as_tensor(lengths))
 
 
-def trace_canvas(sampler: Sampler, blank: Blank, canvas: Canvas, seed: int) -> Trace:
+def trace_canvas(
+    sampler: Sampler, blank: Blank, canvas: Canvas, seed: int, lengths: Sequence[int] | None = None
+) -> Trace:
     """The trace of a sampler on a canvas of running text. When a position is written is drawn as it will be, so the
-    counts are those of the point; where a learnt z decides it, they are those of z = 1."""
-    return _run(sampler, blank, canvas, None, seed)
+    counts are those of the point; where a learnt z decides it, they are those of z = 1.
+
+    lengths: where rows of a causal model end, for a canvas that has an end token.
+    """
+    if canvas.end is None or blank.process != "causal":
+        return _run(sampler, blank, canvas, None, seed)
+    return _run(sampler, blank, canvas.replace(end=_END), torch.as_tensor(lengths), seed)
 
 
 def _canvas(valid_BL: Tensor) -> Canvas:
@@ -160,20 +186,19 @@ class _DrySession:
     def __init__(self, denoiser: _DryDenoiser, branches: tuple[Branch, ...]):
         self.denoiser, self.branches = denoiser, branches
         self.ends_A = denoiser.ends_B
-        self.step = -1
+        self.seen = 0  # tokens in a causal model's cache
 
     def run(self, state: Tensor, noise_B: Tensor | None = None, at_BK: Tensor | None = None) -> Tensor:
-        self.step += 1
-        self.denoiser.trace.alive.append(len(state))
+        tokens = state.shape[1]
+        self.seen = self.seen + tokens if self.denoiser.process == "causal" else tokens
+        self.denoiser.trace.runs[Ran(len(state), tokens, tokens if at_BK is None else at_BK.shape[1], self.seen)] += 1
         rows = len(state) * len(self.branches)
         size = self.denoiser.embedding_dim if self.denoiser.process == "gaussian" else 1
         return torch.zeros(rows, state.shape[1] if at_BK is None else at_BK.shape[1], size)
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
         reduce = [r.inner if isinstance(r, Without) else r for r in reduce]
-        trace, kind = self.denoiser.trace, _kind(reduce)
-        trace.positions[kind] = trace.positions.get(kind, 0) + len(positions_N)
-        trace.reads[kind] = trace.reads.get(kind, 0) + 1
+        self._note(len(positions_N), 1, reduce)
         if self.denoiser.process in ("absorbing", "uniform"):
             return read_tiles(self.scores(hidden, positions_N), len(positions_N), _VOCABULARY, reduce)
         token_N = self._tokens(positions_N)
@@ -188,17 +213,22 @@ class _DrySession:
     def _tokens(self, positions_N: Tensor) -> Tensor:
         if self.ends_A is None:
             return torch.full_like(positions_N, _WORD)
-        return torch.where(self.ends_A[positions_N % len(self.ends_A)] <= self.step, _END, _WORD)
+        return torch.where(self.ends_A[positions_N % len(self.ends_A)] < self.seen, _END, _WORD)
 
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Any:
         """Equal log-weights that sum to 1: so a learnt z is 1, and draws go anywhere."""
         return lambda part, first, last: torch.full((len(positions_N[part]), last - first), -math.log(_VOCABULARY))
 
-    def count(self, positions: int) -> None:
+    def count(self, positions: int, reduce: Sequence[Reduction]) -> None:
         """Positions that guidance projects on both branches."""
-        trace = self.denoiser.trace
-        trace.positions["weighed"] = trace.positions.get("weighed", 0) + positions
-        trace.reads["weighed"] = trace.reads.get("weighed", 0) + 2
+        self._note(positions, 2, reduce)
+
+    def _note(self, positions: int, reads: int, reduce: Sequence[Reduction]) -> None:
+        trace, kind = self.denoiser.trace, _kind(reduce)
+        trace.positions[kind] = trace.positions.get(kind, 0) + positions
+        trace.reads[kind] = trace.reads.get(kind, 0) + reads
+        trace.widest = max(trace.widest, positions // reads)
+        trace.steered |= not all(isinstance(r, Draw | NucleusDraw | LeapDraw) for r in reduce)
 
     @property
     def words(self) -> int:
@@ -213,4 +243,6 @@ def _kind(reduce: Sequence[Reduction]) -> Kind:
     """The costliest thing that is done with the scores of a reading."""
     if any(isinstance(r, NucleusDraw) for r in reduce):
         return "sorted"
+    if any(isinstance(r, LeapDraw) for r in reduce):
+        return "whole"
     return "ranked" if all(r.order_only for r in reduce) else "weighed"

@@ -18,7 +18,7 @@ from diffq.config import Config, from_mapping
 from diffq.errors import UserError
 from diffq.runs.planning.clock import Clock, Timing
 from diffq.runs.planning.dry import Uncounted
-from diffq.runs.planning.forecast import Benches, Lengths, reference_lengths
+from diffq.runs.planning.forecast import Benches, Lengths, ends_by_itself, reference_lengths
 from diffq.runs.planning.memory import offset
 from diffq.runs.sampling import device_name
 from diffq.runs.workbench import Workbench
@@ -82,7 +82,7 @@ class Experiences:
                 device = run["device"]
                 timings.append(looked_at[0])
                 peaks.append((run, looked_at[1]))
-        return Experience(Clock.fitted(timings, device), device, offset(peaks), self._lengths(bench, runs))
+        return Experience(Clock.fitted(timings, device), device, offset(peaks), self._lengths(config, bench, runs))
 
     def look(self, config: Config, digest: str, point: Point, run: dict[str, Any]) -> tuple[Timing, int] | None:
         """What a point took and held; None for one of other settings, or whose counts are not what its batches ask.
@@ -96,7 +96,7 @@ class Experiences:
             if run.get("checkpoint") == digest:  # wherever its folder was then
                 sampled = dataclasses.replace(sampled, checkpoint=config.checkpoint)
             bench = self.benches(sampled)
-            expected = answers(point) if not sampled.sampler.takes_length else {}
+            expected = answers(point) if ends_by_itself(sampled) else {}
             forecast = self.benches.forecast(sampled, bench, run["batch_tokens"], expected, whole=True)
         except (UserError, Uncounted):
             return None  # its checkpoint or its data are gone, or another version wrote it
@@ -106,9 +106,15 @@ class Experiences:
             return None
         return Timing(counted.work, run["seconds"]), forecast.held
 
-    def _lengths(self, bench: Workbench, runs: Sequence[tuple[Point, dict[str, Any]]]) -> Lengths | None:
-        """The lengths of answers of a point of the same checkpoint, the one that answered most of these sources."""
-        same = [p for p, run in runs if run.get("length") == "free" and run.get("checkpoint") == bench.loaded.digest]
+    def _lengths(
+        self, config: Config, bench: Workbench, runs: Sequence[tuple[Point, dict[str, Any]]]
+    ) -> Lengths | None:
+        """The lengths of answers of a point of the same checkpoint, the one that answered most of these sources; None
+        for a model that does not decide them."""
+        if not ends_by_itself(config):
+            return None
+        free = bench.asked.length_name(config)
+        same = [p for p, run in runs if run.get("length") == free and run.get("checkpoint") == bench.loaded.digest]
         known = [answers(point) for point in same[:_MOST_ALIKE]]
         indices = {e.index for e in bench.examples}
         best = max(known, key=lambda held: len(indices & {source for source, _ in held}), default=None)
@@ -121,7 +127,7 @@ def expected_lengths(config: Config, bench: Workbench, experience: Experience) -
     Those of a finished point of the same checkpoint, a sample that it lacks taken as long as one that it has; those of
     the references for sources that it lacks.
     """
-    if config.sampler.takes_length:
+    if not ends_by_itself(config):
         return {}
     there, references = experience.lengths or {}, reference_lengths(config, bench)
     samples = max((sample for _, sample in there), default=0) + 1

@@ -17,14 +17,14 @@ from diffq.config import Config
 from diffq.data.canvases import Batch
 from diffq.data.tokenizers import build_tokenizer
 from diffq.models.checkpoints import Described, describe
-from diffq.models.work import Seq2SeqWork
-from diffq.runs.planning.amounts import Counts, ending_counts, fixed_counts
+from diffq.models.work import DiTWork, Seq2SeqWork
+from diffq.runs.planning.amounts import Counts, ending_counts, fixed_counts, text_counts
 from diffq.runs.planning.dry import Blank, Trace, trace_canvas, trace_ending, trace_fixed
-from diffq.runs.planning.memory import held_bytes, row_bytes
+from diffq.runs.planning.memory import held_by_text, held_bytes, row_bytes
 from diffq.runs.workbench import Workbench, make_workbench, pick_device
 from diffq.settings import as_mapping
 
-_MOST_ENDING = 32  # batches of a point whose rows end by themselves that are run dry; the others are like them
+_MOST_DRY = 32  # batches that are run dry, of a point each of whose batches is run; the others are like them
 
 Lengths = Mapping[tuple[int, int], int]
 """Tokens of an answer by (source, sample)."""
@@ -98,12 +98,11 @@ class Benches:
         """Where a point would be sampled. A GPU is only asked for its name."""
         return pick_device(config.device)
 
-    def network(self, bench: Workbench) -> Seq2SeqWork | None:
+    def network(self, bench: Workbench) -> Any:
         """How much work the network of a workbench does, where it has been counted."""
         loaded = bench.loaded
         assert isinstance(loaded, Described)
-        work: Seq2SeqWork | None = loaded.settings.work(loaded.tokenizer.size)
-        return work
+        return loaded.settings.work(loaded.tokenizer)
 
     def forecast(
         self, config: Config, bench: Workbench, batch_tokens: int, expected: Lengths, whole: bool = False
@@ -114,8 +113,9 @@ class Benches:
         whole     every batch is run dry, however many there are
         UserError where the sampler does not fit the model; Uncounted where its law cannot be told.
         """
+        pairs = config.dataset.task == "pairs"
         sure = config.sampler.takes_length
-        if sure and config.length.startswith("normal") and bench.loaded.lengths is None:
+        if pairs and sure and config.length.startswith("normal") and bench.loaded.lengths is None:
             config, sure = dataclasses.replace(config, length="oracle"), False  # the fit comes with the training
         planned = json.dumps([id(bench), config.length, config.seed, config.num_samples, batch_tokens,
                               config.sampler.takes_length])  # fmt: skip
@@ -123,9 +123,8 @@ class Benches:
             made = bench.plan(config, batch_tokens)
             self._plans[planned] = made, _disk(bench, made, expected)
         batches, disk = self._plans[planned]
-        if config.dataset.task == "text":
-            trace, counts = self._text_counts(config, bench, batches, whole)
-            return self._made_of(config, bench, batches, trace, counts, sure, disk)
+        if not pairs:
+            return self._of_text(config, bench, batches, planned, expected, whole, disk)
         if not config.sampler.takes_length:
             trace, counts = self._ending_counts(config, bench, batches, expected, whole)
             return self._made_of(config, bench, batches, trace, counts, sure, disk)
@@ -149,7 +148,8 @@ class Benches:
         disk: int,
     ) -> Forecast:
         lengths = {index: len(ids) for index, ids in bench.sources.items()}
-        network, gpu = self.network(bench), bench.device.type == "cuda"
+        network: Seq2SeqWork | None = self.network(bench)
+        gpu = bench.device.type == "cuda"
         held = held_bytes(trace, batches, lengths, network, config.dtype, gpu) if network else None
         return Forecast(tuple(batches), tuple(counts), sure, held, disk)
 
@@ -160,34 +160,45 @@ class Benches:
             self._traces[key] = trace_fixed(sampler, bench.denoiser)
         return self._traces[key]
 
-    def _text_counts(
-        self, config: Config, bench: Workbench, batches: Sequence[Batch], whole: bool
-    ) -> tuple[Trace, list[Counts]]:
-        """The counts of batches of running text; of many, some are run dry and stand for those behind them."""
-        every = 1 if whole else -(-len(batches) // _MOST_ENDING)
-        counts: list[Counts] = []
-        trace = Trace()
-        for at, batch in enumerate(batches):
-            if at % every == 0:
-                key = json.dumps([id(bench), at, config.seed, type(config.sampler).__qualname__,
-                                  as_mapping(config.sampler)])  # fmt: skip
-                if key not in self._traces:
-                    canvas = bench.canvas(batch).map(lambda x: x.cpu())
-                    self._traces[key] = trace_canvas(_alike(config.sampler), bench.denoiser, canvas, config.seed)
-                trace = self._traces[key]
-                counts.append(Counts(trace.calls, trace.rows, trace.projected, None))
-            else:
-                counts.append(counts[-(at % every)])
-        return trace, counts
+    def _of_text(
+        self,
+        config: Config,
+        bench: Workbench,
+        batches: Sequence[Batch],
+        planned: str,
+        expected: Lengths,
+        whole: bool,
+        disk: int,
+    ) -> Forecast:
+        """The forecast of running text; of many batches, some are run dry and stand for those behind them."""
+        network: DiTWork | None = self.network(bench)
+        gpu, sampler = bench.device.type == "cuda", _alike(config.sampler)
+        named = json.dumps([type(sampler).__qualname__, as_mapping(sampler)])
+        every = 1 if whole else -(-len(batches) // _MOST_DRY)
+        traces = []
+        for at, batch in list(enumerate(batches))[::every]:
+            length = batch.rows[0].length
+            ends = [expected.get((row.source, row.sample), length) for row in (*batch.rows, *batch.beyond)]
+            key = json.dumps([planned, at, named, ends])
+            if key not in self._traces:
+                canvas = bench.canvas(batch).map(lambda x: x.cpu())
+                self._traces[key] = trace_canvas(sampler, bench.denoiser, canvas, config.seed, ends)
+            traces.append(self._traces[key])
+        counts = [text_counts(trace, network, gpu) for trace in traces]
+        sure = every == 1 and not any(trace.steered for trace in traces) and not ends_by_itself(config)
+        held = None
+        if network is not None:
+            held = held_by_text(traces[0], batches[0].rows[0].length, network, config.dtype, gpu)
+        return Forecast(tuple(batches), tuple(counts[at // every] for at in range(len(batches))), sure, held, disk)
 
     def _ending_counts(
         self, config: Config, bench: Workbench, batches: Sequence[Batch], expected: Lengths, whole: bool
     ) -> tuple[Trace, list[Counts]]:
         """The counts of batches whose rows end by themselves, and a trace that stands for them all."""
-        network, gpu = self.network(bench), bench.device.type == "cuda"
-        sampler = _alike(config.sampler)
+        network: Seq2SeqWork | None = self.network(bench)
+        gpu, sampler = bench.device.type == "cuda", _alike(config.sampler)
         named = json.dumps([type(sampler).__qualname__, as_mapping(sampler)])
-        every = 1 if whole else -(-len(batches) // _MOST_ENDING)
+        every = 1 if whole else -(-len(batches) // _MOST_DRY)
         counts: list[Counts] = []
         trace = Trace()
         for at, batch in enumerate(batches):
@@ -214,6 +225,11 @@ def _scaled(counts: Counts, share: float) -> Counts:
 def _alike(sampler: Any) -> Any:
     """The sampler at temperature 1 where it has one above 0: what it asks of a network is the same."""
     return sampler.replace(temperature=1.0) if getattr(sampler, "temperature", 0) > 0 else sampler
+
+
+def ends_by_itself(config: Config) -> bool:
+    """Whether the model decides how long an answer is: running text is full where no end token ends it."""
+    return not config.sampler.takes_length and getattr(config.dataset, "ends", True)
 
 
 def reference_lengths(config: Config, bench: Workbench) -> Lengths:

@@ -13,13 +13,15 @@ from typing import Any
 
 from diffq.data.canvases import Batch
 from diffq.diffusion.reductions import tile_sizes
-from diffq.models.work import Seq2SeqWork
+from diffq.models.work import DiTWork, Seq2SeqWork
 from diffq.runs.planning.dry import Trace
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _TILES = {"ranked": 2, "weighed": 5}  # float32 tiles of scores that are there at once
-_NUCLEUS = 40  # bytes a score of the whole row: scores, their order, float64 probabilities and their sums
+# Bytes a score of the whole row: scores, their order, float64 probabilities and their sums; scores and weights.
+_ROWS = {"sorted": 40, "whole": 24}
 _ROW = 75  # bytes of a row's names and numbers besides its ids and its text
+_ID = 4.5  # bytes of an id where nothing is given that would tell
 
 
 def held_bytes(
@@ -33,7 +35,6 @@ def held_bytes(
     """Bytes of tensors at the widest batch: weights, the embedding table of the clamp, activations, tiles."""
     weights = network.parameters * _BYTES[dtype]
     causal = network.settings.process == "causal"
-    table = 0 if causal else network.vocab_size * (network.settings.embedding + 2) * 4
     uncond = "uncond" in trace.branches
     most = 0
     for batch in batches:
@@ -43,15 +44,23 @@ def held_bytes(
         asked = rows if causal else max(rows * length, 1)
         numbers = network.activations(rows, rows if uncond else 0, length, source)
         most = max(most, numbers * _BYTES[dtype] + _tile_bytes(trace, asked, network, gpu))
-    return weights + table + most
+    return weights + network.table * 4 + most
 
 
-def _tile_bytes(trace: Trace, asked: int, network: Seq2SeqWork, gpu: bool) -> int:
+def held_by_text(trace: Trace, length: int, network: DiTWork, dtype: str, gpu: bool) -> int:
+    """Bytes of tensors at the batch of a trace, whose canvas has that length: weights, activations, tiles."""
+    branches = len(trace.branches)
+    most = max((network.activations(r.rows * branches, r.tokens, length) for r in trace.runs), default=0)
+    return (network.parameters + most) * _BYTES[dtype] + _tile_bytes(trace, trace.widest, network, gpu)
+
+
+def _tile_bytes(trace: Trace, asked: int, network: Seq2SeqWork | DiTWork, gpu: bool) -> int:
     """Bytes of the tiles of one reading of `asked` positions, at the costliest kind of reading."""
     rows, words = tile_sizes(asked, gpu)
     scores = min(asked, rows) * min(words, network.vocab_size)
-    if "sorted" in trace.positions:
-        return min(asked, rows) * network.vocab_size * _NUCLEUS
+    whole = [size for kind, size in _ROWS.items() if kind in trace.positions]
+    if whole:
+        return min(asked, rows) * network.vocab_size * max(whole)
     return scores * 4 * max((_TILES[kind] for kind in trace.positions if kind in _TILES), default=0)
 
 
@@ -63,7 +72,7 @@ def resident() -> int:
 def row_bytes(prompt_ids: Sequence[int], answer: str, tokens: int) -> int:
     """About how long a line of samples.jsonl is whose answer is as long as a reference."""
     prompt = json.dumps(list(prompt_ids), separators=(",", ":"))
-    an_id = len(prompt) / max(len(prompt_ids), 1)
+    an_id = len(prompt) / len(prompt_ids) if prompt_ids else _ID
     return round(_ROW + len(prompt) + an_id * tokens + len(answer.encode()))
 
 

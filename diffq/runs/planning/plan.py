@@ -20,7 +20,7 @@ from diffq.runs.launch import deal, uses_launcher, workers_of
 from diffq.runs.planning.amounts import Counts
 from diffq.runs.planning.dry import Uncounted
 from diffq.runs.planning.experience import Experience, Experiences, expected_lengths
-from diffq.runs.planning.forecast import Benches, Forecast
+from diffq.runs.planning.forecast import Benches, Forecast, ends_by_itself
 from diffq.runs.planning.memory import resident
 from diffq.runs.sampling import device_name
 from diffq.runs.train import training_folder
@@ -243,7 +243,7 @@ class Planner:
         elif experience.clock is not None and experience.device != device_name(bench.device):
             here = device_name(bench.device)
             self.notes[f"time is from points that were sampled on {experience.device}; this is {here}"] = None
-        if not bare.config.sampler.takes_length:
+        if ends_by_itself(bare.config):
             words = "of an earlier point" if experience.lengths is not None else "of the references"
             self.notes[f"{bare.config.choices.model} ends by itself: NFE for answers as long as those {words}"] = None
         whole = _cost(forecast.left(0), experience)

@@ -96,7 +96,7 @@ def test_the_time_of_real_samplers_is_predicted_from_one_of_them() -> None:
     lengths = [draw.randint(5, 14) for _ in sources]
     source_lengths = {i: len(ids) for i, ids in sources.items()}
     batches = plan_batches([lengths], list(source_lengths.values()), 512)
-    blank, network = Blank.of(model_settings, vocabulary(300)), model_settings.work(300)
+    blank, network = Blank.of(model_settings, vocabulary(300)), model_settings.work(vocabulary(300))
     samplers = [compose(["model=gaussian_tiny", f"sampler={name}"]).sampler.replace(**dials) for name, dials in GRID]
     canvases = [build_canvas(batch.rows, sources, pad=0, mask=4) for batch in batches]
     seconds = [math.inf] * len(samplers)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from reference import text_models
 from reference.tiny import causal, gaussian, vocabulary
@@ -17,9 +18,10 @@ from diffq.data.canvases import Batch, build_canvas, plan_batches
 from diffq.diffusion.contracts import Meter
 from diffq.diffusion.reductions import LogZ, Top
 from diffq.errors import UserError
+from diffq.models.causal_lm import CausalLMSettings
 from diffq.registry import SAMPLERS as SAMPLER_KINDS
 from diffq.rng import Rng
-from diffq.runs.planning.amounts import Counts, ending_counts, fixed_counts
+from diffq.runs.planning.amounts import Counts, ending_counts, fixed_counts, text_counts
 from diffq.runs.planning.dry import Blank, Trace, Uncounted, trace_canvas, trace_ending, trace_fixed
 from diffq.samplers.base import Sampler
 
@@ -92,6 +94,51 @@ def test_a_dry_run_on_the_canvas_counts_what_the_meter_counts(name: str, model: 
         trace = trace_canvas(made, blank, canvas, 7)
         counted = (meter.nfe_calls, meter.nfe_rows, meter.positions_projected)
         assert (trace.calls, trace.rows, trace.projected) == counted, (steps, scale)
+        told = text_counts(trace, network.settings.work(text_models.vocabulary()), False)
+        assert told.work is not None
+        assert told.work.flops > 0
+        assert told.work.projection == 2 * 700 * 32 * trace.projected
+        assert trace.steered == (getattr(made, "rule", "") == "conf")
+
+
+@pytest.mark.parametrize("given", [0, 5])
+@pytest.mark.parametrize("ends", [None, 699])
+def test_a_dry_run_of_the_causal_twin_of_text(given: int, ends: int | None) -> None:
+    """A prompt is read in one call; rows end at their end tokens, where there is one."""
+    words = text_models.vocabulary()
+    sizes = {k: v for k, v in text_models.SIZES.items() if k != "conditioning"}
+    model = text_models.lively(CausalLMSettings(**sizes).build(words))
+    canvas = text_models.canvas(5, 24, given=0.0)
+    canvas.free_BL[:, :given] = False
+    if ends is not None:
+        bias_V = model.net.output_layer.linear.bias
+        with torch.no_grad():
+            bias_V[ends] += 8 + bias_V.max()
+    canvas = canvas.replace(end=ends)
+    sampler = compose(["sampler=autoregressive", "dataset=tinyshakespeare"]).sampler
+    meter = Meter(model.denoiser())
+    lengths = sampler(meter, canvas, Rng(7)).valid_BL.sum(1).tolist()
+    assert (min(lengths) < 24) == (ends is not None)
+    trace = trace_canvas(sampler, Blank.of(model.settings, words), canvas, 7, lengths)
+    assert (trace.calls, trace.rows, trace.projected) == (meter.nfe_calls, meter.nfe_rows, meter.positions_projected)
+    told = text_counts(trace, model.settings.work(words), False)
+    assert told.work is not None
+    assert told.work.projection == 2 * 700 * 32 * trace.projected
+
+
+def test_guidance_of_a_nucleus_is_counted_as_one() -> None:
+    """Both branches are projected, and what is sorted are the scores that they are combined to."""
+    network, canvas = text_models.build("mdlm"), text_models.canvas(5, 14)
+    work = network.settings.work(text_models.vocabulary())
+    sampler = compose(["sampler=first_hitting", "dataset=tinyshakespeare", "top_p=0.9"]).sampler
+    blank = Blank.of(network.settings, text_models.vocabulary())
+    traces = [trace_canvas(sampler.replace(scale=scale), blank, canvas, 7) for scale in (1.0, 2.0)]
+    plain, guided = (text_counts(trace, work, False).work for trace in traces)
+    assert plain is not None
+    assert guided is not None
+    assert guided.projection == 2 * plain.projection
+    assert guided.sorted == plain.sorted == 700 * int(canvas.free_BL.sum())
+    assert guided.drawn == plain.drawn
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in DISCRETE])
@@ -99,7 +146,7 @@ def test_a_dry_run_counts_what_the_meter_counts(name: str) -> None:
     sampler, variants = settings_of(name)
     model = gaussian() if "gaussian" in sampler.processes else causal()
     blank = Blank.of(model.settings, vocabulary())
-    network = model.settings.work(40)
+    network = model.settings.work(vocabulary())
     lengths = {i: len(ids) for i, ids in SOURCES.items()}
     for dials in variants:
         made = sampler.replace(**dials)
@@ -163,7 +210,7 @@ def test_a_users_own_sampler_is_counted_too() -> None:
     model = gaussian()
     blank = Blank.of(model.settings, vocabulary())
     trace = trace_fixed(Curious(), blank)
-    assert trace == Trace(1, 1, {"weighed": 1}, {"weighed": 1}, ("cond",))
+    assert trace == Trace(1, 1, {"weighed": 1}, {"weighed": 1}, ("cond",), steered=True)
     (batch, *_) = batches(60)
     counted, _ = metered(Curious(), model, batch)
     assert same(fixed_counts(trace, [batch], dict.fromkeys(SOURCES, 9), None, False), counted)

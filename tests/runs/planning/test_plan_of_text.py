@@ -1,0 +1,84 @@
+"""`diffq sweep --plan` of running text: what it says agrees with what the sweep then does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffq.cli.main import main
+
+DATA = ["dataset=textfiles", "dataset.tokenizer=characters", "dataset.documents=row", "dataset.block=24"]
+SIZES = ["model.width=16", "model.heads=2", "model.layers=2", "model.max_length=24"]
+TRAINER = ["max_steps=1", "trainer.batch_size=4", "trainer.schedule=constant", "trainer.validation_sources=0"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A text, and the words that name it and its outputs; models are trained for a step."""
+    folder = tmp_path_factory.mktemp("text")
+    lines = [" ".join(("sun", "moon", "sea", "sand")[(i * 7 + j) % 4] for j in range(6)) for i in range(120)]
+    (folder / "all.txt").write_text("\n".join(lines))
+    words = [*DATA, f"dataset.path={folder / 'all.txt'}", f"outputs={folder / 'outputs'}"]
+    for model in ("mdlm_tiny", "sedd_tiny", "causal_lm_tiny"):
+        assert main(["train", f"model={model}", *words, *SIZES, *TRAINER, "--json"]) == 0
+    return words
+
+
+@pytest.fixture
+def told(place: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
+    """The points that `--plan --json` prints, beside what sampling them recorded."""
+
+    def both(*words: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        said = ["sweep", *place, *SIZES, "num_samples=12", "batch_tokens=96", *words, "--json"]
+        capsys.readouterr()
+        assert main([*said, "--plan"]) == 0
+        points = json.loads(capsys.readouterr().out)["points"]
+        for point in points:
+            assert main(["sample", *point["words"], "--json"]) == 0
+        outputs = Path(place[-1].partition("=")[2])
+        return [(point, json.loads((outputs / point["folder"] / "run.json").read_text())) for point in points]
+
+    return both
+
+
+def agree(point: dict[str, Any], run: dict[str, Any]) -> bool:
+    names = ("nfe_calls", "nfe_rows", "positions_projected")
+    return [point["whole"][name] for name in names] == [run[name] for name in names]
+
+
+def test_masks_unconditional_and_around_a_prompt(told: Any) -> None:
+    for words in (["steps=4,40"], ["dataset.prefix=6", "num_sources=5", "scale=1,2", "steps=7"]):
+        for point, run in told("model=mdlm_tiny", "sampler=ancestral", *words):
+            assert point["exact"]
+            assert agree(point, run)
+            assert point["whole"]["network_flops"] > 0
+            assert point["peak_memory_bytes"] > 0
+            assert point["disk_bytes"] == pytest.approx(run["bytes"], rel=0.3)
+
+
+def test_what_a_learnt_score_decides_is_not_called_exact(told: Any) -> None:
+    ((plain, run), (published, _)) = told("model=sedd_tiny", "sampler=analytic", "normalise=true,false", "steps=6")
+    assert plain["exact"]
+    assert agree(plain, run)
+    assert not published["exact"]
+
+
+def test_a_causal_model_fills_the_window_or_ends_by_itself(told: Any) -> None:
+    ((point, run),) = told("model=causal_lm_tiny", "sampler=autoregressive")
+    assert point["exact"]
+    assert agree(point, run)
+    ((point, run),) = told("model=causal_lm_tiny", "sampler=autoregressive", "dataset.ends=true")
+    assert not point["exact"]
+
+
+def test_one_sampled_point_prices_the_others(told: Any, place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    told("model=mdlm_tiny", "sampler=ancestral", "steps=24", "num_samples=48")
+    capsys.readouterr()
+    said = ["sweep", *place, *SIZES, "model=mdlm_tiny", "sampler=remdm_cap", "steps=12,24,96", "num_samples=12"]
+    assert main([*said, "--plan", "--json"]) == 0
+    times = [point["left"]["seconds"] for point in json.loads(capsys.readouterr().out)["points"]]
+    assert all(seconds > 0 for seconds in times)
+    assert times == sorted(times)
