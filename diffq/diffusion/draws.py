@@ -172,14 +172,18 @@ class NucleusDraw(Plain):
 
     The token that crosses top_p is included, as in Hugging Face's `generate`; top_k=0 and top_p=1 are off. Ties at
     either edge are kept on the side of the lower id. The draw itself is `Draw`'s race on what is left.
-    Unlike its siblings it holds the scores of its positions over the whole vocabulary while it works (at most
-    rows_a_tile × vocabulary), since a nucleus is known only when all is sorted.
+    Unlike its siblings it holds the scores of its positions over the whole vocabulary while it works, since a nucleus
+    is known only when all is sorted; so it is given few positions at a time.
     """
 
     key_N: Tensor
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+
+    @property
+    def whole_rows(self) -> bool:
+        return self.temperature >= COLDEST
 
     def accumulator(self, part: slice) -> Accumulator:
         return _NucleusDraw(self, part) if self.temperature >= COLDEST else _Argmax()

@@ -29,6 +29,8 @@ from torch import Tensor
 ALIGNMENT = 256  # tiles begin at multiples of it, so that draws may work in blocks
 # Positions and scores a tile: 4 MiB suits a CPU's cache and its matrix product, 512 MiB keeps a GPU busy.
 _CPU_TILE, _GPU_TILE = (1024, 1 << 20), (16384, 1 << 27)
+# Scores that are held at once for reductions of whole rows, which need some tens of bytes for each.
+_CPU_ROWS, _GPU_ROWS = 1 << 22, 1 << 25
 
 
 class Accumulator(Protocol):
@@ -45,6 +47,8 @@ class Reduction(Protocol):
     """Something to keep of a projection.
 
     order_only: True where only the order of the scores matters, so that an increasing function of them will do.
+    A reduction that must see all scores of a position at once has `whole_rows = True`; it is given fewer positions a
+    tile.
     """
 
     @property
@@ -98,6 +102,10 @@ class Without:
     def order_only(self) -> bool:
         return self.inner.order_only
 
+    @property
+    def whole_rows(self) -> bool:
+        return needs_whole_rows(self.inner)
+
     def start(self, part: slice, factor: float = 1.0) -> Accumulator:
         never = -math.inf if factor > 0 else math.inf
         return _Without(self.inner.start(part, factor), self.token, self.excluded_N[part], never)
@@ -119,6 +127,16 @@ class _Without:
 
     def result(self) -> Any:
         return self.inner.result()
+
+
+def needs_whole_rows(reduction: Reduction) -> bool:
+    """Whether a reduction must see all scores of a position at once."""
+    return getattr(reduction, "whole_rows", False)
+
+
+def rows_held_whole(vocab_size: int, gpu: bool) -> int:
+    """Positions a tile for reductions that hold whole rows."""
+    return max(1, (_GPU_ROWS if gpu else _CPU_ROWS) // vocab_size)
 
 
 def tile_sizes(positions: int, gpu: bool, rows_a_tile: int | None = None) -> tuple[int, int]:
@@ -147,7 +165,10 @@ def read_tiles(
     Where the sizes are None the device decides them; few positions are read in few, wide tiles.
     Peak memory is that of rows_a_tile × words_a_tile scores, whatever the vocabulary and the batch.
     """
-    rows, words = tile_sizes(positions, device is not None and device.type == "cuda", rows_a_tile)
+    gpu = device is not None and device.type == "cuda"
+    if rows_a_tile is None and any(needs_whole_rows(r) for r in reduce):
+        rows_a_tile = min(rows_held_whole(vocab_size, gpu), tile_sizes(positions, gpu)[0])
+    rows, words = tile_sizes(positions, gpu, rows_a_tile)
     rows_a_tile, words_a_tile = rows, words_a_tile or words
     if words_a_tile % ALIGNMENT:
         raise ValueError(f"words_a_tile must be a multiple of {ALIGNMENT}, not {words_a_tile}")

@@ -57,6 +57,7 @@ class LeapDraw(Plain):
     token_N: Tensor
     law: Law
     temperature: float
+    whole_rows = True
 
     def accumulator(self, part: slice) -> Accumulator:
         return _LeapDraw(self, part)

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from reference import reductions as dense
 
 from diffq.diffusion.draws import Draw, NucleusDraw
-from diffq.diffusion.reductions import Entropy, LogPower, LogProb, LogZ, Top, Without, read_tiles
+from diffq.diffusion.reductions import (
+    Entropy,
+    LogPower,
+    LogProb,
+    LogZ,
+    Top,
+    Without,
+    read_tiles,
+    rows_held_whole,
+)
 from diffq.rng import Rng, Stream, exponential
 
 
@@ -277,3 +286,23 @@ def test_no_tile_is_larger_than_the_device_wants(positions: int, vocab_size: int
     assert len(got) == positions
     assert seen == positions * vocab_size
     assert largest <= 1 << 20
+
+
+def test_whole_rows_are_held_for_few_positions_at_a_time() -> None:
+    """A nucleus over 50,257 words: no tile of more positions than the device wants, and the tokens are the same."""
+    words, asked = 50_257, 200
+    generator = torch.Generator().manual_seed(0)
+    scores_NV = 3 * torch.randn(asked, words, generator=generator)
+    seen: list[int] = []
+
+    def project(part: slice, first: int, last: int) -> torch.Tensor:
+        seen.append(part.stop - part.start)
+        return scores_NV[part, first:last]
+
+    draw = NucleusDraw(torch.arange(asked) * 7919, 1.0, 0, 0.9)
+    (token_N,) = read_tiles(project, asked, words, [Without(draw, 3, torch.ones(asked, dtype=torch.bool))])
+    assert max(seen) == rows_held_whole(words, gpu=False) < asked
+    (at_once_N,) = read_tiles(
+        project, asked, words, [Without(draw, 3, torch.ones(asked, dtype=torch.bool))], rows_a_tile=asked
+    )
+    assert token_N.equal(at_once_N)

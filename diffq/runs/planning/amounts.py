@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diffq.data.canvases import Batch
-from diffq.diffusion.reductions import ALIGNMENT, tile_sizes
+from diffq.diffusion.reductions import ALIGNMENT, rows_held_whole, tile_sizes
 from diffq.models.work import DiTWork, Seq2SeqWork, Work
 from diffq.runs.planning.dry import Kind, Trace
 
@@ -80,13 +80,20 @@ def text_counts(trace: Trace, network: DiTWork | None, gpu: bool) -> Counts:
     return Counts(trace.calls, trace.rows, trace.projected, work + _read(trace.positions, trace, network, gpu))
 
 
+def tiles_of(kind: Kind, positions: int, vocab_size: int, gpu: bool) -> tuple[int, int]:
+    """Positions and tokens a tile of a reading."""
+    held = rows_held_whole(vocab_size, gpu) if kind in ("sorted", "whole") else None
+    rows, words = tile_sizes(positions, gpu, held)
+    return min(rows, tile_sizes(positions, gpu)[0]), words
+
+
 def _read(positions: Mapping[Kind, int], trace: Trace, network: Seq2SeqWork | DiTWork, gpu: bool) -> Work:
     """The work of projecting so many positions, in as many readings as the trace has."""
     total, vocabulary = Work(), network.vocab_size
     together = len(trace.branches) if isinstance(network, DiTWork) else 1  # guidance draws once from both branches
     for kind, count in positions.items():
         times = trace.reads[kind]
-        rows, words = tile_sizes(math.ceil(count / times), gpu)
+        rows, words = tiles_of(kind, math.ceil(count / times), vocabulary, gpu)
         parts = math.ceil(count / times / rows)
         tiles = parts * math.ceil(vocabulary / words)
         scores = count / together * vocabulary

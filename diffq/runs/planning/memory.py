@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffq.data.canvases import Batch
-from diffq.diffusion.reductions import tile_sizes
 from diffq.models.work import DiTWork, Seq2SeqWork
+from diffq.runs.planning.amounts import tiles_of
 from diffq.runs.planning.dry import Trace
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-_TILES = {"ranked": 2, "weighed": 5}  # float32 tiles of scores that are there at once
+_TILES: dict[str, int] = {"ranked": 2, "weighed": 5}  # float32 tiles of scores that are there at once
 # Bytes a score of the whole row: scores, their order, float64 probabilities and their sums; scores and weights.
-_ROWS = {"sorted": 40, "whole": 24}
+_ROWS: dict[str, int] = {"sorted": 40, "whole": 24}
 _ROW = 75  # bytes of a row's names and numbers besides its ids and its text
 _ID = 4.5  # bytes of an id where nothing is given that would tell
 
@@ -56,12 +56,14 @@ def held_by_text(trace: Trace, length: int, network: DiTWork, dtype: str, gpu: b
 
 def _tile_bytes(trace: Trace, asked: int, network: Seq2SeqWork | DiTWork, gpu: bool) -> int:
     """Bytes of the tiles of one reading of `asked` positions, at the costliest kind of reading."""
-    rows, words = tile_sizes(asked, gpu)
-    scores = min(asked, rows) * min(words, network.vocab_size)
-    whole = [size for kind, size in _ROWS.items() if kind in trace.positions]
-    if whole:
-        return min(asked, rows) * network.vocab_size * max(whole)
-    return scores * 4 * max((_TILES[kind] for kind in trace.positions if kind in _TILES), default=0)
+    most = 0
+    for kind in trace.positions:
+        rows, words = tiles_of(kind, asked, network.vocab_size, gpu)
+        if kind in _ROWS:
+            most = max(most, min(asked, rows) * network.vocab_size * _ROWS[kind])
+        else:
+            most = max(most, min(asked, rows) * min(words, network.vocab_size) * 4 * _TILES[kind])
+    return most
 
 
 def resident() -> int:
