@@ -6,10 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from reference import text_models
 from trained import copy_of
 
 from diffq.config.composer import Composer
 from diffq.config.files import builtin_dir, group_files
+from diffq.rng import Rng
 from diffq.runs.grid import expand
 from diffq.runs.sampling import sample_point
 from diffq.runs.workbench import Workbenches, with_checkpoint
@@ -18,7 +20,26 @@ SMALL = ("dataset=grammar", "dataset.tokenizer=words", "num_sources=4", "num_sam
 TINY = {"gaussian": ("model=gaussian_tiny", "steps=2"), "causal": ("model=causal_seq2seq_tiny",)}
 
 
-@pytest.mark.parametrize("name", list(group_files("experiment", [builtin_dir()])))
+NAMES = list(group_files("experiment", [builtin_dir()]))
+TEXT = [n for n in NAMES if Composer(verb="sweep").compose([f"experiment={n}"]).dataset.task == "text"]
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_every_sampler_of_an_experiment_on_text_runs(name: str) -> None:
+    """On small random networks: its own models and texts are too large to be had here."""
+    samplers = {repr(p.config.sampler): p.config for p in expand([f"experiment={name}"])}
+    assert samplers
+    for config in samplers.values():
+        assert config.model.process in config.sampler.processes
+        if config.model.process == "causal":
+            continue  # `tests/models/test_causal_lms.py`
+        steps = {"steps": 2} if "steps" in vars(config.sampler) else {}
+        canvas = text_models.canvas(2, 9)
+        filled = config.sampler.replace(**steps)(text_models.build(config.model.kind).denoiser(), canvas, Rng(0))
+        assert int(filled.tokens_BL.max()) < text_models.WORDS
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TEXT])
 def test_every_point_of_an_experiment_is_sampled(name: str, trained: Path, tmp_path: Path) -> None:
     outputs = f"outputs={copy_of(trained, tmp_path / 'outputs')}"
     composer, benches = Composer(verb="sweep"), Workbenches()
