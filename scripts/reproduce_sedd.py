@@ -96,6 +96,13 @@ def keep(outputs: Path, sweep: str, results: Path) -> None:
         )
     (results / "likelihood.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+    from diffq.config.files import builtin_dir, read_mapping
+    from diffq.report.published import tables
+    from diffq.runs.paper_tables import gather, markdown
+
+    spec = read_mapping(builtin_dir() / "paper" / "2406.11473.yaml")
+    (results / "paper-2406.11473.md").write_text(markdown(tables(spec, gather(outputs))), encoding="utf-8")
+
 
 if __name__ == "__main__":
     main()
