@@ -118,9 +118,10 @@ def subtitle(frontier: Frontier) -> str:
     """`300 sources × 3 samples · length: oracle · 95 % intervals`."""
     first = frontier.points[0]
     lengths = [length for length in dict.fromkeys(p.length for p in frontier.points) if length != "free"]
-    parts = [f"{first.sources} sources × {first.samples} samples"]
+    unprompted = first.sources == 1  # running text: its samples are what figures are averaged over
+    parts = [f"{first.samples} samples" if unprompted else f"{first.sources} sources × {first.samples} samples"]
     parts += [f"length: {', '.join(lengths)}"] if lengths else []
-    return " · ".join([*parts, "bars: 95 % intervals over sources"])
+    return " · ".join([*parts, f"bars: 95 % intervals over {'samples' if unprompted else 'sources'}"])
 
 
 def readable(name: str) -> str:
