@@ -193,14 +193,14 @@ class TextCorpus:
         if self.place.is_file():
             return [self.place]
         stems = _SPLITS[name]
-        named = [f for f in self._all() if _plain(f).rpartition(".")[0] in stems]
+        named = [f for f in self._all() if _is_of(f, name)]
         if named:
             if len(named) > 1:
                 raise UserError(
                     f"{self.place} has both {named[0].name} and {named[1].name} for the split '{name}'; keep one"
                 )
             return named
-        if any(_plain(f).rpartition(".")[0] in stem for f in self._all() for stem in _SPLITS.values()):
+        if any(_is_of(f, split) for f in self._all() for split in _SPLITS):
             raise UserError(f"{self.place} has no file of the split '{name}'; expected {stems[0]}.txt or .jsonl")
         if not self._all():
             raise UserError(f"{self.place} holds no text: no .{', .'.join(_ENDINGS)}, each also with .gz")
@@ -217,7 +217,7 @@ class TextCorpus:
             return
         files = self._files(name)
         documents = (d for file in files for d in self._documents(file))
-        if len(files) == 1 and not self.place.is_file():
+        if not self.place.is_file() and _is_of(files[0], name):
             yield from documents
         else:
             yield from self._part(list(documents), name)
@@ -251,7 +251,7 @@ class TextCorpus:
         """The part of one file that is a split: train, then valid, then test."""
         s = self.settings
         documents = [d for d in documents if d.strip()]
-        whole: Any = documents if len(documents) > 2 else "".join(documents)
+        whole: Any = documents if len(documents) > 2 else "\n".join(documents)
         n = len(whole)
         test, valid = max(1, round(n * s.test_fraction)), max(1, round(n * s.valid_fraction))
         edges = {"train": (0, n - valid - test), "valid": (n - valid - test, n - test), "test": (n - test, n)}
@@ -281,6 +281,11 @@ class TextCorpus:
                 f"no files of dataset '{s.name}': dataset.path is not given, there is nothing at {kept}, and the hub"
                 f" data set {s.hub} could not be read ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
             ) from error
+
+
+def _is_of(file: Path, name: str) -> bool:
+    """Whether a file is named for a split."""
+    return _plain(file).rpartition(".")[0] in _SPLITS[name]
 
 
 def _plain(file: Path) -> str:

@@ -10,9 +10,10 @@ E embedding dimensions, R = B × number of branches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -199,7 +200,8 @@ class Meter:
     nfe_calls            batched network calls
     nfe_rows             rows through the network, guidance rows counted
     positions_projected  positions that were projected on the vocabulary
-    finite               whether all that the network gave were numbers; looked at where the host waits anyway
+    finite               whether all that the network gave were numbers, scores of discrete and causal models included;
+                         looked at where the host waits anyway
     """
 
     def __init__(self, denoiser: Any):
@@ -247,7 +249,20 @@ class _MeteredSession:
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
         self._meter.positions_projected += len(positions_N)
+        if isinstance(self._session, TiledSession):
+            return TiledSession.read(cast(Any, self), hidden, positions_N, reduce)
         return self._session.read(hidden, positions_N, reduce)
+
+    def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:
+        """The session's, watched: hidden states that are numbers may still be too large to be projected."""
+        project, meter = self._session.scores(hidden, positions_N), self._meter
+
+        def watched(part: slice, first: int, last: int) -> Tensor:
+            scores_NT = project(part, first, last)
+            meter.finite = meter.finite & (scores_NT.sum() < math.inf)  # false for NaN too
+            return scores_NT
+
+        return watched
 
     def select(self, rows_K: Tensor) -> None:
         self._rows = self._rows[rows_K]

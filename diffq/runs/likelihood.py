@@ -26,6 +26,7 @@ from diffq.report.tables import print_table
 from diffq.runs.progress import point_progress
 from diffq.store.files import read_json, write_json
 from diffq.store.identity import digest
+from diffq.store.point import Point
 from diffq.store.root import Store
 
 DRAWS = 16
@@ -131,7 +132,7 @@ def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
     denoiser = loaded.model.denoiser()
     block = min(settings.block, denoiser.max_length)
     text = tokenise_text(corpus, config.split, loaded.tokenizer, store.cache)
-    wanted = config.num_sources or text.windows(block)
+    wanted = config.num_sources or max(1, text.windows(block))
     windows = chosen_windows(text, settings.replace(block=block, windows=wanted, prefix=0, suffix=0, keep=()))
     exact = denoiser.process == "causal"
     about = {
@@ -149,17 +150,20 @@ def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
         "text": text.digest,
         "words_per_token": text.words / len(text.ids),
     }
+    if settings.starts != "packed":
+        about["starts"] = settings.starts
     name = f"{config.choices.dataset}-{config.choices.model}-{digest(about | {'windows': len(windows)})[:8]}"
     folder = store.outputs / "likelihood" / name
-    held = read_json(folder / "likelihood.json")
-    if held is not None:
-        return dict(held)
-    nats = _Kept(folder, len(windows), 1 if exact else REPLICATES)
-    with point_progress(name, quiet) as show:
-        _fill(nats, windows, denoiser, config, draws, device, show)
-    row = Likelihood(about, nats.values, np.full(len(windows), block)).row()
-    write_json(folder / "likelihood.json", row)
-    return row
+    with Point(folder).claim(wait=True):  # another process may be at it; then this one waits and reads
+        held = read_json(folder / "likelihood.json")
+        if held is not None:
+            return dict(held)
+        nats = _Kept(folder, len(windows), 1 if exact else REPLICATES)
+        with point_progress(name, quiet) as show:
+            _fill(nats, windows, denoiser, config, draws, device, show)
+        row = Likelihood(about, nats.values, np.full(len(windows), block)).row()
+        write_json(folder / "likelihood.json", row)
+        return row
 
 
 class _Kept:

@@ -91,6 +91,7 @@ def _own_sources(
     from diffq.diffusion.contracts import Meter
     from diffq.rng import Rng
     from diffq.runs.questions import prompted
+    from diffq.runs.sampling import require_numbers
 
     tokenizer = bench.loaded.tokenizer
     if config.length == "oracle":
@@ -122,8 +123,11 @@ def _own_sources(
                 canvas = build_canvas(
                     batch.rows, bench.sources, tokenizer.pad, tokenizer.mask, {0: keep}, device=bench.device
                 )
-            filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), on_step).cut_at_end()
+            meter = Meter(bench.denoiser)
+            filled = config.sampler(meter, canvas, Rng(config.seed), on_step).cut_at_end()
+            require_numbers(meter, config)
             ids = [t[v].tolist() for t, v in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
+            ids = ids[: len(batch.rows)]  # behind them stand rows of samples that nobody has asked for
             for row, text in zip(batch.rows, tokenizer.decode_batch(ids), strict=True):
                 rows.append({"source": sources[row.source], "sample": row.sample, "text": text})
     return rows

@@ -121,8 +121,7 @@ def _sample_batches(
         began = time.perf_counter()
         canvas = bench.canvas(batch)
         filled = config.sampler(meter, canvas, Rng(config.seed), on_step).cut_at_end()
-        if not bool(meter.finite):
-            raise UserError(f"the network of {config.checkpoint} gives values that are no numbers; its weights are bad")
+        require_numbers(meter, config)
         rows = _rows(batch, bench, filled, meter.row_nfe_B, config.sampler.takes_length)  # waits for the device
         spent["seconds"] += time.perf_counter() - began
         spent["nfe_calls"] += meter.nfe_calls
@@ -135,6 +134,15 @@ def _sample_batches(
         claim.record(spent | about)
         if on_progress is not None:
             on_progress(Progress(batch.first + len(rows), total, spent["seconds"]))
+
+
+def require_numbers(meter: Meter, config: Config) -> None:
+    """UserError where the network that a meter wraps has given anything that is no number. Waits for the device."""
+    if not bool(meter.finite):
+        raise UserError(
+            f"the network of {config.checkpoint} gives values that are no numbers; its weights are bad, or too"
+            f" large for dtype={config.dtype}"
+        )
 
 
 def _rows(

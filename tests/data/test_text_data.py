@@ -26,6 +26,7 @@ def dataset(**changes):
 
 
 def written(tmp_path, **files):
+    tmp_path.mkdir(exist_ok=True)
     for name, text in files.items():
         path = tmp_path / name.replace("__", ".")
         path.write_text(text) if not path.name.endswith(".gz") else path.write_bytes(gzip.compress(text.encode()))
@@ -74,6 +75,17 @@ def test_one_file_and_a_folder_of_texts_are_cut_into_consecutive_parts(tmp_path)
     assert [list(corpus.documents(s)) for s in ("train", "valid", "test")] == parts
     whole = dataset(path=str(tmp_path / "all.txt"), documents="file").open()
     assert "".join("".join(whole.documents(s)) for s in ("train", "valid", "test")) == "\n".join(lines)
+
+
+def test_a_folder_of_one_text_is_cut_like_its_file(tmp_path):
+    """Its splits share no document; a folder whose file is named for a split has no others."""
+    path = written(tmp_path / "novel", novel__txt="\n".join(f"line {i}" for i in range(100)))
+    corpus = dataset(path=path, documents="row").open()
+    parts = [list(corpus.documents(name)) for name in ("train", "valid", "test")]
+    assert [len(part) for part in parts] == [90, 5, 5]
+    assert [line for part in parts for line in part] == [f"line {i}" for i in range(100)]
+    alone = written(tmp_path / "two", novel__txt="sun\nmoon")
+    assert "sun\nm" in next(iter(dataset(path=alone, documents="row", valid_fraction=0.2).open().documents("train")))
 
 
 def test_articles_parts_and_shares_of_the_training_text(tmp_path):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from diffq.cli.main import main
 
@@ -90,6 +95,8 @@ def test_a_text_of_ones_own_is_continued_and_filled_in(place, capsys):
     assert main([*said, "--source", "sun", "--template", " a…sea"]) == 0
     texts = [row["text"] for row in json.loads(capsys.readouterr().out)["samples"]]
     assert all(text.startswith("sun a") and text.endswith("sea") for text in texts)
+    assert main([*said, "--source", ""]) == 0  # nothing is given
+    assert len(json.loads(capsys.readouterr().out)["samples"]) == 2
     assert main([*said, "--source", "sun moon sea sand"]) == 2
     assert "leave nothing free of dataset.block=12" in capsys.readouterr().err
 
@@ -131,3 +138,55 @@ def test_misuse_is_one_sentence(place, capsys, words, told):
     capsys.readouterr()
     assert main(["sample", *kept, *sizes, *words, "num_samples=1"]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_likelihoods_of_other_windows_are_others(place, capsys):
+    _, words = place
+    said = ["likelihood", "model=causal_lm_tiny", *words, *SIZES, "num_sources=4", "--json"]
+    found = []
+    for starts in ("packed", "document"):
+        capsys.readouterr()
+        assert main([*said, f"dataset.starts={starts}"]) == 0
+        found += json.loads(capsys.readouterr().out)
+    assert found[0]["nats_per_token"] != found[1]["nats_per_token"]
+
+
+def test_a_likelihood_that_another_process_is_at_is_waited_for(place, tmp_path, capsys):
+    """Two at once would append to one file; the second finds the first one's result."""
+    outputs, words = place
+    checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
+    said = ["likelihood", *words[:-1], f"outputs={tmp_path}", f"checkpoint={checkpoint}", "--draws", "8", "--json"]
+    code = "import sys; from diffq.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    runs = [subprocess.Popen([sys.executable, "-c", code, *said], stdout=subprocess.PIPE) for _ in range(2)]
+    told = [json.loads(run.communicate()[0]) for run in runs]
+    assert told[0] == told[1]
+    (file,) = tmp_path.glob("likelihood/*/nats.f64")
+    assert file.stat().st_size == 8 * 2 * told[0][0]["windows"]
+
+
+def test_a_split_of_less_than_a_window_is_one_sentence(place, tmp_path, capsys):
+    outputs, _ = place
+    checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
+    (tmp_path / "short.txt").write_text("sun\nmoon")
+    words = [*WORDS, f"dataset.path={tmp_path / 'short.txt'}", f"outputs={tmp_path}", f"checkpoint={checkpoint}"]
+    capsys.readouterr()
+    assert main(["likelihood", *words]) == 2
+    assert "not one window of dataset.block=12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "remdm_conf", "ancestral temperature=0"])
+@pytest.mark.parametrize("words", [[], ["--source", "sun"]], ids=["task", "own text"])
+def test_scores_that_are_no_numbers_are_refused(place, tmp_path, capsys, sampler, words):
+    """Weights and hidden states are numbers, and their products are not: nothing of it is kept."""
+    outputs, said = place
+    bad = tmp_path / "bad"
+    shutil.copytree(next(Path(outputs).glob("train/*mdlm_tiny*")), bad)
+    weights = load_file(bad / "model.safetensors")
+    matrix = weights["net.output_layer.linear.weight"]
+    matrix[:] = 3e38 * (1 - 2 * (torch.arange(matrix.numel()).view_as(matrix) % 2))
+    save_file(weights, bad / "model.safetensors")
+    asked = [*said[:-1], f"outputs={tmp_path}", f"checkpoint={bad}", f"sampler={sampler.split()[0]}"]
+    capsys.readouterr()
+    assert main(["sample", *asked, *sampler.split()[1:], "num_samples=2", *words]) == 2
+    assert "values that are no numbers" in capsys.readouterr().err
+    assert not [row for path in tmp_path.glob("points/**/samples.jsonl") for row in path.read_text().splitlines()]
