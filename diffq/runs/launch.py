@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ def launched(
     waits for them. UserError, before anything starts, for a launcher that is not there.
     """
     made = Launched(folders, launcher_config(overrides, sweep / "jobs"), config_dirs)
-    with none_left_alive(lambda: made.alive):
+    with none_left_alive(lambda: made.alive), _quietly_tidied_up():
         if made.local:
             _start_trackers(made.log)  # here, since it lets signals through again in the thread that does it
         made._thread.start()
@@ -156,6 +157,17 @@ def launched(
         _close_workers()
         if not made.log.stat().st_size:
             made.log.unlink()
+
+
+@contextlib.contextmanager
+def _quietly_tidied_up() -> Iterator[None]:
+    """After workers were killed joblib and its tracker of resources both delete the folder that they shared memory
+    through; the one that finds it gone warns, and need not."""
+    try:
+        yield
+    except BaseException:
+        warnings.filterwarnings("ignore", message="Failed to delete temporary folder")
+        raise
 
 
 def _start_trackers(log: Path) -> None:
