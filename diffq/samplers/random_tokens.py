@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Step
 from diffq.diffusion.discrete import Uniform
-from diffq.diffusion.draws import race_of
+from diffq.diffusion.draws import BLOCK, race_of
 from diffq.diffusion.noise import times
 from diffq.diffusion.reductions import Accumulator, Plain
 from diffq.errors import UserError
@@ -51,8 +51,9 @@ def euler(step: float, words: int) -> Law:
 
 @dataclass(frozen=True)
 class LeapDraw(Plain):
-    """A draw of the next token from log-scores. token_N: x."""
+    """A draw of the next token from log-scores of so many words. token_N: x."""
 
+    words: int
     key_N: Tensor
     token_N: Tensor
     law: Law
@@ -66,17 +67,22 @@ class LeapDraw(Plain):
 class _LeapDraw:
     """Holds the scores of its positions over the whole vocabulary while it works: Σ s must be known first."""
 
+    score_NV: Tensor | None = None  # filled up with zeros to whole blocks of the race
+
     def __init__(self, what: LeapDraw, part: slice):
         self.what, self.part = what, part
-        self.tiles: list[Tensor] = []
 
     def tile(self, scores_NT: Tensor, first: int) -> None:
-        self.tiles.append(scores_NT.exp())
+        if self.score_NV is None:
+            words = self.what.words
+            self.score_NV = scores_NT.new_empty(len(scores_NT), words + -words % BLOCK)
+            self.score_NV[:, words:] = 0
+        torch.exp(scores_NT, out=self.score_NV[:, first : first + scores_NT.shape[1]])
 
     def result(self) -> Tensor:
+        assert self.score_NV is not None
         law, token_N1 = self.what.law, self.what.token_N[self.part, None]
-        score_NV = torch.cat(self.tiles, 1) if len(self.tiles) > 1 else self.tiles[0]
-        self.tiles = []
+        score_NV, self.score_NV = self.score_NV, None
         score_NV.scatter_(1, token_N1, 1.0)
         total_N1 = score_NV.sum(1, keepdim=True)
         if law.stay is None:
@@ -119,7 +125,7 @@ def leap(sampler: Any, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep 
         temperature = 0.0 if final and sampler.denoise == "argmax" else sampler.temperature
         token_N = tokens_BL.flatten()[position_N]
         key_N = rng.key(Stream.TOKEN, row_N, k, column_N)
-        (new_N,) = session.read(hidden, position_N, [LeapDraw(key_N, token_N, law, temperature)])
+        (new_N,) = session.read(hidden, position_N, [LeapDraw(words, key_N, token_N, law, temperature)])
         tokens_BL.view(-1)[position_N] = new_N
         if on_step is not None:
             after = share_T[k + 1] if k < sampler.steps else torch.zeros(())
