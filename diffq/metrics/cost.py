@@ -34,13 +34,7 @@ class _Cost(Metric):
                 raise UserError(
                     f"{self.name} needs the saved cost '{entry}', and the point has: {held}; sample it again"
                 )
-        return Score(
-            name=self.name,
-            value=self.of(answers.cost, answers),
-            signature=self.signature(answers),
-            direction=self.direction,
-            n=len(answers.sources),
-        )
+        return self.score(answers, self.of(answers.cost, answers), len(answers.sources))
 
 
 @METRICS.register("nfe_calls")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,11 +15,6 @@ from diffq.metrics.counts import gram_counts
 from diffq.metrics.intervals import scored, set_valued
 from diffq.registry import METRICS
 from diffq.settings import setting
-
-
-def _share(grams: Sequence[tuple[str, ...]]) -> float:
-    """Distinct over all, 0 … 100; no n-grams at all give 0, as in DiffuSeq's evaluation."""
-    return 100 * len(set(grams)) / len(grams) if grams else 0.0
 
 
 @METRICS.register("distinct")
@@ -61,8 +56,10 @@ class Distinct(Metric):
             for texts in answers.candidates
         ]
         if self.over == "sample":
-            return scored(self, answers, np.array([np.mean([_share(sample) for sample in s]) for s in sources]))
-        return scored(self, answers, np.array([_share([g for sample in s for g in sample]) for s in sources]))
+            shares = [float(np.mean([ngrams.distinct_share(sample) for sample in s])) for s in sources]
+        else:
+            shares = [ngrams.distinct_share([g for sample in s for g in sample]) for s in sources]
+        return scored(self, answers, np.array(shares))
 
     def _corpus(self, answers: Answers) -> Score:
         held = [text for group in answers.candidates for text in group]
@@ -98,10 +95,8 @@ class Div(Metric):
         return {"n": self.n, "tok": "split", "over": "source", "agg": "mean"}
 
     def __call__(self, answers: Answers) -> Score:
-        shares = [
-            _share([g for text in texts for g in ngrams.ngrams(text.split(), self.n)]) for texts in answers.candidates
-        ]
-        return scored(self, answers, np.array(shares))
+        sources = [[g for text in texts for g in ngrams.ngrams(text.split(), self.n)] for texts in answers.candidates]
+        return scored(self, answers, np.array([ngrams.distinct_share(grams) for grams in sources]))
 
 
 @METRICS.register("unique")

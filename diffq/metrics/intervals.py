@@ -130,17 +130,8 @@ def scored(metric: Metric, answers: Answers, per_source: np.ndarray) -> Score:
     """The score of per-source statistics, n or n × k, with its bootstrap interval (none for a single source)."""
     rows = np.asarray(per_source, dtype=np.float64).reshape(len(answers.sources), -1)
     signature = metric.signature(answers)
-    low, high = interval(resample(rows, signature)) if len(rows) > 1 else (None, None)
-    return Score(
-        name=metric.name,
-        value=value_of(rows, signature),
-        signature=signature,
-        direction=metric.direction,
-        n=len(rows),
-        low=low,
-        high=high,
-        per_source=rows,
-    )
+    found = interval(resample(rows, signature)) if len(rows) > 1 else (None, None)
+    return metric.score(answers, value_of(rows, signature), len(rows), found, rows)
 
 
 @dataclass(frozen=True)
@@ -200,14 +191,4 @@ def jackknife(value: float, without: np.ndarray) -> tuple[float, float] | tuple[
 def set_valued(metric: Metric, answers: Answers, value: float, without: np.ndarray) -> Score:
     """The score of a set-valued figure from its values with one source left out each: `jackknife` for the interval,
     `pseudo_values` for differences."""
-    low, high = jackknife(value, without)
-    return Score(
-        name=metric.name,
-        value=value,
-        signature=metric.signature(answers),
-        direction=metric.direction,
-        n=len(without),
-        low=low,
-        high=high,
-        per_source=pseudo_values(value, without),
-    )
+    return metric.score(answers, value, len(without), jackknife(value, without), pseudo_values(value, without))

@@ -121,15 +121,7 @@ class Mauve(Metric):
         made = [_features(held, self.features, self.over, self.max_tokens) for held in (texts, answers.real)]
         values = mauve(made[0], made[1], SEEDS, self.scaling)
         mean, spread = float(values.mean()), float(values.std(ddof=1))
-        return Score(
-            name=self.name,
-            value=mean,
-            signature=self.signature(answers),
-            direction=self.direction,
-            n=len(texts),
-            low=mean - 2 * spread,
-            high=mean + 2 * spread,
-        )
+        return self.score(answers, mean, len(texts), (mean - 2 * spread, mean + 2 * spread))
 
     def _given(self) -> bool:
         """Whether the features are given, as files in a folder that holds no model."""

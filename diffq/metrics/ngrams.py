@@ -8,13 +8,14 @@ It does not know what a source or a sample is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 Tokenizer = Literal["13a", "split"]
+Token = TypeVar("Token", bound=Hashable)
 
 
 @lru_cache(maxsize=1)
@@ -44,9 +45,14 @@ def grams(tokens: Sequence[str], order: int) -> Grams:
     return Grams(len(tokens), counts)
 
 
-def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
+def ngrams(tokens: Sequence[Token], n: int) -> list[tuple[Token, ...]]:
     """The n-grams of one order, in order."""
     return list(zip(*(tokens[i:] for i in range(n)), strict=False))
+
+
+def distinct_share(grams: Sequence[Hashable]) -> float:
+    """Distinct over all, 0 … 100; no n-grams at all give 0, as in DiffuSeq's evaluation."""
+    return 100 * len(set(grams)) / len(grams) if grams else 0.0
 
 
 def totals(length: int, order: int) -> list[int]:

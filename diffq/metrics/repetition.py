@@ -14,6 +14,7 @@ import numpy as np
 
 from diffq.metrics.base import Answers, Direction, Metric, Score
 from diffq.metrics.intervals import scored
+from diffq.metrics.ngrams import distinct_share, ngrams
 from diffq.registry import METRICS
 from diffq.settings import setting
 
@@ -73,8 +74,8 @@ class Repetition(Metric):
         return {"n": self.n, "tok": "own", "over": "sample", "agg": "mean"}
 
     def _share(self, tokens: Sequence[Hashable]) -> float:
-        grams = [tuple(tokens[i : i + self.n]) for i in range(len(tokens) - self.n + 1)]
-        return 100 * (1 - len(set(grams)) / len(grams)) if grams else 0.0
+        grams = ngrams(tokens, self.n)
+        return 100 - distinct_share(grams) if grams else 0.0
 
     def __call__(self, answers: Answers) -> Score:
         rows = [np.mean([self._share(tokens) for tokens in group]) for group in _tokens(answers)]

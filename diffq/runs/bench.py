@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
@@ -65,6 +66,20 @@ def textbook(module: str) -> ModuleType:
     if str(tests) not in sys.path:
         sys.path.insert(0, str(tests))
     return importlib.import_module(f"reference.{module}")
+
+
+def against_textbook(ours: Sequence[float], theirs: Sequence[float], full: bool) -> dict[str, Any]:
+    """What a row says of the seconds of each turn, ours and the textbook's: the median of their ratios (textbook over
+    ours) with the least and the greatest, the medians of both, and whether the textbook ran in part only."""
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "ratio": median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+        "seconds": median(ours),
+        "textbook_seconds": median(theirs),
+        "extrapolated": not full,
+    }
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from diffq.config import Request
 from diffq.diffusion.contracts import Canvas, Meter
 from diffq.rng import Rng
-from diffq.runs.bench import textbook
+from diffq.runs.bench import against_textbook, textbook
 from diffq.runs.sampling import peak_memory, watch_memory
 
 WORDS, LENGTH, BATCH = 50_257, 256, 8
@@ -100,15 +99,9 @@ def _row(name: str, row: Row, book: Any, full: bool) -> dict[str, Any]:
         ours.append(time.perf_counter() - began)
         peaks.append(peak_memory(canvas.device) - before)
         theirs.append(_textbook_seconds(book, model, row, canvas, turn, full))
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     return {
         "name": name,
-        "ratio": median(ratios),
-        "low": min(ratios),
-        "high": max(ratios),
-        "seconds": median(ours),
-        "textbook_seconds": median(theirs),
-        "extrapolated": not full,
+        **against_textbook(ours, theirs, full),
         "calls": meter.nfe_calls,
         "memory_share": max(peaks) / (4 * BATCH * LENGTH * WORDS),  # of one float32 batch × length × vocabulary
         **_agreement(row, book, model),

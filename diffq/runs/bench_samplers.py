@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from diffq.config import Config, Request, compose
 from diffq.data.canvases import BATCH_TOKENS, build_canvas, plan_batches
 from diffq.diffusion.contracts import row_id
 from diffq.rng import Rng
-from diffq.runs.bench import textbook
+from diffq.runs.bench import against_textbook, textbook
 
 SOURCES = 512
 STEPS = 30
@@ -97,17 +96,7 @@ def _row(name: str, config: Config, bench: Bench, module: Any, full: bool) -> di
         steps = range(STEPS) if full else range(turn, STEPS, STEPS * TURNS // TIMED_STEPS)
         theirs.append(_textbook_seconds(bench, module, dials, steps))
     agreement = _agreement(bench, sampler, module, dials, batch_tokens)
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    return {
-        "name": name,
-        "ratio": median(ratios),
-        "low": min(ratios),
-        "high": max(ratios),
-        "seconds": median(ours),
-        "textbook_seconds": median(theirs),
-        "extrapolated": not full,
-        **agreement,
-    }
+    return {"name": name, **against_textbook(ours, theirs, full), **agreement}
 
 
 def _ours(bench: Bench, sampler: Any, chosen_sources: Sequence[int], batch_tokens: int) -> dict[int, list[int]]:

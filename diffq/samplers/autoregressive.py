@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process, Step
-from diffq.diffusion.draws import Draw, NucleusDraw
-from diffq.diffusion.reductions import Reduction, Without
+from diffq.diffusion.draws import token_draw
+from diffq.diffusion.reductions import Without
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
 from diffq.samplers.base import Sampler
@@ -62,7 +62,8 @@ class Autoregressive(Sampler):
         for i in range(given, canvas.shape[1]):
             hidden = session.run(last_A1)
             position_A = torch.arange(len(alive_A), device=canvas.device)
-            draw = self._draw(rng, canvas.row_B[alive_A], i)
+            key_A = rng.key(Stream.TOKEN, canvas.row_B[alive_A], 0, i)
+            draw = token_draw(key_A, self.temperature, self.top_k, self.top_p)
             if has_fixed and end is not None:
                 draw = Without(draw, end, must_go_on_BL[alive_A, i])
             (token_A,) = session.read(hidden, position_A, [draw])
@@ -84,14 +85,6 @@ class Autoregressive(Sampler):
                     session.select(going_K)
                     alive_A, open_A, last_A1 = alive_A[going_K], open_A[going_K], last_A1[going_K]
         return canvas.replace(tokens_BL=tokens_BL, valid_BL=valid_BL)
-
-    def _draw(self, rng: Rng, row_A: Tensor, column: int) -> Reduction:
-        if self.temperature == 0:
-            return Draw(None, 0.0)
-        key_A = rng.key(Stream.TOKEN, row_A, 0, column)
-        if self.top_p == 1 and self.top_k == 0:
-            return Draw(key_A, self.temperature)
-        return NucleusDraw(key_A, self.temperature, self.top_k, self.top_p)
 
 
 def _given_by_all(fixed_BL: Tensor) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process
+from diffq.errors import UserError
 from diffq.rng import Rng
 from diffq.settings import Settings
 
@@ -34,3 +35,9 @@ class Sampler(Settings):
     def needs_guidance(self) -> bool:
         """True where the unconditional branch is run."""
         return False
+
+
+def require_free(canvas: Canvas) -> None:
+    """Raises UserError where a sampler would have nothing to write."""
+    if not bool(canvas.free_BL.any()):
+        raise UserError("nothing on this canvas is free: all of it is given; give fewer tokens")

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process, Step, open_guided
-from diffq.diffusion.draws import Draw, DrawAndZ, NucleusDraw
+from diffq.diffusion.draws import Draw, DrawAndZ, token_draw
 from diffq.diffusion.noise import Noise, times
 from diffq.diffusion.reductions import LogZ, Reduction
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream, uniform
-from diffq.samplers.base import Sampler
+from diffq.samplers.base import Sampler, require_free
 from diffq.samplers.random_tokens import leap
 from diffq.samplers.unmasking import Schedule, one_by_one, stepwise
 from diffq.settings import setting
@@ -56,19 +56,19 @@ class MaskedSampler(Sampler):
     def needs_guidance(self) -> bool:
         return self.scale != 1
 
+    @property
+    def plain(self) -> bool:
+        """True where clean tokens are drawn from the model's own distribution, neither sharpened nor cut."""
+        return self.temperature == 1 and self.top_p == 1 and self.top_k == 0
+
     def token(self, key_N: Tensor) -> Reduction:
         """The draw of a clean token."""
-        if self.temperature == 0:
-            return Draw(None, 0.0)
-        if self.top_p == 1 and self.top_k == 0:
-            return Draw(key_N, self.temperature)
-        return NucleusDraw(key_N, self.temperature, self.top_k, self.top_p)
+        return token_draw(key_N, self.temperature, self.top_k, self.top_p)
 
 
 def mask_free(canvas: Canvas, mask: int) -> Tensor:
     """The canvas' tokens with masks where the sampler may write. UserError where there is nothing to write."""
-    if not bool(canvas.free_BL.any()):
-        raise UserError("nothing on this canvas is free: all of it is given; give fewer tokens")
+    require_free(canvas)
     return torch.where(canvas.free_BL, mask, canvas.tokens_BL)
 
 
@@ -164,7 +164,10 @@ class Ancestral(Stepping):
 
 @dataclass(frozen=True, kw_only=True)
 class Leaping(Stepping):
-    """SEDD's two samplers, of masks and of random tokens."""
+    """SEDD's two samplers, of masks and of random tokens.
+
+    For masks on log-linear noise the two are one sampler, but the noise is the model's: both names are kept.
+    """
 
     processes: ClassVar[tuple[Process, ...]] = ("absorbing", "uniform")
 
@@ -173,10 +176,6 @@ class Leaping(Stepping):
         "masks: fix what the scores sum to, so that how fast a position is written is the schedule's choice alone;"
         " false is the published law",
     )
-
-    def canonical(self) -> Sampler:
-        """The two are one sampler for masks on log-linear noise, but the noise is the model's: both names are kept."""
-        return self
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         if denoiser.process == "uniform":
@@ -229,7 +228,7 @@ class Leaping(Stepping):
     ) -> tuple[Tensor, Tensor]:
         if final and self.denoise == "argmax":
             token_M, log_z_M = session.read(hidden, position_M, [Draw(None, 0.0), LogZ()])
-        elif self.temperature == 1 and self.top_p == 1 and self.top_k == 0:
+        elif self.plain:
             ((token_M, log_z_M, _),) = session.read(hidden, position_M, [DrawAndZ(key_M)])
         else:
             token_M, log_z_M = session.read(hidden, position_M, [self.token(key_M), LogZ()])

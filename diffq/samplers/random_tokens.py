@@ -23,6 +23,7 @@ from diffq.diffusion.noise import times
 from diffq.diffusion.reductions import Accumulator, Plain
 from diffq.errors import UserError
 from diffq.rng import Rng, Stream, uniform
+from diffq.samplers.base import require_free
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,7 @@ def leap(sampler: Any, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep 
     """
     if sampler.scale != 1 or sampler.top_p != 1 or sampler.top_k != 0:
         raise UserError("samplers of the uniform process have no guidance and no nucleus; use scale=1 top_p=1 top_k=0")
-    if not bool(canvas.free_BL.any()):
-        raise UserError("nothing on this canvas is free: all of it is given; give fewer tokens")
+    require_free(canvas)
     session, words, device = denoiser.open(canvas), denoiser.vocab_size, canvas.device
     position_L = torch.arange(canvas.shape[1], device=device)
     key_BL = rng.key(Stream.INITIAL_NOISE, canvas.row_B[:, None], 0, position_L)

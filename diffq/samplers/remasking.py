@@ -126,8 +126,7 @@ class ReMDM(MaskedSampler):
         self, session: Any, hidden: Tensor, position_M: Tensor, key_M: Tensor, final: bool
     ) -> tuple[Tensor, Tensor]:
         """Drawn tokens and the log-probability that each had before temperature and nucleus."""
-        plain = self.temperature == 1 and self.top_p == 1 and self.top_k == 0
-        if plain and not (final and self.denoise == "argmax"):
+        if self.plain and not (final and self.denoise == "argmax"):
             ((token_M, _, log_p_M),) = session.read(hidden, position_M, [DrawAndZ(key_M)])
             return token_M, log_p_M
         draw = Draw(None, 0.0) if final and self.denoise == "argmax" else self.token(key_M)

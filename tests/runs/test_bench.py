@@ -1,0 +1,29 @@
+"""What the rows of `diffq bench` have in common."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffq.runs import bench_masked
+from diffq.runs.bench import against_textbook, textbook
+
+
+def test_a_row_takes_medians_over_the_turns_and_ratios_within_them():
+    row = against_textbook([1.0, 2.0, 4.0], [10.0, 10.0, 10.0], full=False)
+    assert (row["ratio"], row["low"], row["high"]) == (5.0, 2.5, 10.0)
+    assert (row["seconds"], row["textbook_seconds"], row["extrapolated"]) == (2.0, 10.0, True)
+    with pytest.raises(ValueError, match="longer"):
+        against_textbook([1.0], [1.0, 2.0], full=True)
+
+
+def test_a_small_row_of_discrete_diffusion_agrees_with_the_textbook(monkeypatch):
+    for name, value in (("WORDS", 300), ("LENGTH", 24), ("BATCH", 2)):
+        monkeypatch.setattr(bench_masked, name, value)
+    sizes = {"width": 16, "heads": 2, "layers": 1, "conditioning": 8, "max_length": 24, "dropout": 0.0}
+    monkeypatch.setattr(bench_masked, "SIZES", sizes)
+    row = bench_masked.Row("mdlm", "ancestral", 6, {}, turns=2)
+    monkeypatch.setitem(bench_masked.ROWS, "small", row)
+    made = bench_masked._row("small", row, textbook("masked").Textbook, full=True)
+    assert 0 < made["low"] <= made["ratio"] <= made["high"]
+    assert not made["extrapolated"]
+    assert (made["equal_rows"], made["unequal_tokens"]) == ("6/6", 0)
