@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process, Step
-from diffq.diffusion.draws import token_draw
 from diffq.diffusion.reductions import Without
+from diffq.diffusion.row_draws import token_draw
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
 from diffq.samplers.base import Sampler

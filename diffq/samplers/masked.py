@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process, Step, open_guided
-from diffq.diffusion.draws import Draw, DrawAndZ, token_draw
+from diffq.diffusion.draws import Draw, DrawAndZ
 from diffq.diffusion.noise import Noise, times
 from diffq.diffusion.reductions import LogZ, Reduction
+from diffq.diffusion.row_draws import token_draw
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream, uniform

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Step
 from diffq.diffusion.discrete import Uniform
-from diffq.diffusion.draws import BLOCK, race_of
+from diffq.diffusion.draws import BLOCK
 from diffq.diffusion.noise import times
 from diffq.diffusion.reductions import Accumulator, Plain
+from diffq.diffusion.row_draws import race_of
 from diffq.errors import UserError
 from diffq.rng import Rng, Stream, uniform
 from diffq.samplers.base import require_free

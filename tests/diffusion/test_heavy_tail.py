@@ -12,8 +12,9 @@ import pytest
 import torch
 from reference.tabular import bound_1e9
 
-from diffq.diffusion.draws import Draw, DrawAndZ, NucleusDraw
+from diffq.diffusion.draws import Draw, DrawAndZ
 from diffq.diffusion.reductions import read_tiles
+from diffq.diffusion.row_draws import NucleusDraw
 from diffq.rng import Rng, Stream
 
 WORDS, DRAWS = 50_257, 16_000

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import reductions as dense
 
-from diffq.diffusion.draws import Draw, NucleusDraw
+from diffq.diffusion.draws import Draw
 from diffq.diffusion.reductions import (
     Entropy,
     LogPower,
@@ -26,6 +26,7 @@ from diffq.diffusion.reductions import (
     read_tiles,
     rows_held_whole,
 )
+from diffq.diffusion.row_draws import NucleusDraw
 from diffq.rng import Rng, Stream, exponential
 
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import COND, Branch, Canvas, Meter, Process, require_guidable, row_id
-from diffq.diffusion.draws import Draw, NucleusDraw
+from diffq.diffusion.draws import Draw
 from diffq.diffusion.noise import Noise
 from diffq.diffusion.reductions import Reduction, Without, read_tiles
+from diffq.diffusion.row_draws import NucleusDraw
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings
 from diffq.rng import Rng
