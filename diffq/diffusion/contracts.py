@@ -10,6 +10,7 @@ E embedding dimensions, R = B × number of branches.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -156,6 +157,7 @@ class DiscreteDenoiser(Denoiser, Protocol):
     Its sessions' `run(tokens_BL, noise_B, at_BK=None)` takes noise_B = m, the probability that a position is destroyed,
     in (0, 1], and converts it to what the network was trained with. With `at_BK`, positions of each row, it computes
     the hidden states of those alone: (R, K, ·), in that order.
+    Their `fork(rows_K)` gives a session of its own on these of the rows, some perhaps several times (candidates).
     Their `scores(hidden, positions_N)` gives what `read` goes over: a function (part, first, last) of log-weights.
 
     absorbing: log-weights of the clean token at masked positions; the mask itself is never among them. With
@@ -219,16 +221,15 @@ class Meter:
         """Opens the denoiser on a canvas; `row_nfe_B` then counts the rows of that canvas."""
         self.row_nfe_B = torch.zeros(len(canvas.tokens_BL), dtype=torch.long, device=canvas.device)
         self.finite = torch.ones((), dtype=torch.bool, device=canvas.device)
-        return _MeteredSession(self, self.denoiser.open(canvas, branches), canvas)
+        rows = torch.arange(len(canvas.tokens_BL), device=canvas.device)
+        return _MeteredSession(self, self.denoiser.open(canvas, branches), rows)
 
 
 class _MeteredSession:
     """A session that counts. Where the session has more abilities than the contract, they are passed through."""
 
-    def __init__(self, meter: Meter, session: Any, canvas: Canvas):
-        self._meter = meter
-        self._session = session
-        self._rows = torch.arange(len(canvas.tokens_BL), device=canvas.device)
+    def __init__(self, meter: Meter, session: Any, rows: Tensor):
+        self._meter, self._session, self._rows = meter, session, rows
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -268,6 +269,9 @@ class _MeteredSession:
         self._rows = self._rows[rows_K]
         self._session.select(rows_K)
 
+    def fork(self, rows_K: Tensor) -> _MeteredSession:
+        return _MeteredSession(self._meter, self._session.fork(rows_K), self._rows[rows_K])
+
 
 def branches_for(scales: Sequence[float]) -> tuple[Branch, ...]:
     """Which branches the network must run for these guidance scales, one a step: 1 is off, 0 is unconditional, and
@@ -303,6 +307,14 @@ class TiledSession:
     def count(self, positions: int, reduce: Sequence[Reduction]) -> None:
         """Is told of positions that are projected without `read`, and for what; a Meter counts them."""
 
+    def select(self, rows_K: Tensor) -> None:
+        raise NotImplementedError
+
+    def fork(self, rows_K: Tensor) -> TiledSession:
+        made = copy.copy(self)
+        made.select(rows_K)
+        return made
+
 
 class Guided:
     """A session of both branches as one: log-weights are combined inside the tile, uncond + scale·(cond − uncond).
@@ -316,6 +328,9 @@ class Guided:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
+
+    def fork(self, rows_K: Tensor) -> Guided:
+        return Guided(self._session.fork(rows_K), self._scale)
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
         """`positions_N` are those of the conditional rows."""

@@ -91,12 +91,12 @@ class Scaled:
 class Without:
     """A reduction of the scores with one token excluded at some positions.
 
-    excluded_N: bool, the positions (of those that are read) where the token counts as impossible.
+    excluded_N: bool, the positions (of those that are read) where the token counts as impossible; None: everywhere.
     """
 
     inner: Reduction
     token: int
-    excluded_N: Tensor
+    excluded_N: Tensor | None = None
 
     @property
     def order_only(self) -> bool:
@@ -108,21 +108,22 @@ class Without:
 
     def start(self, part: slice, factor: float = 1.0) -> Accumulator:
         never = -math.inf if factor > 0 else math.inf
-        return _Without(self.inner.start(part, factor), self.token, self.excluded_N[part], never)
+        excluded_N = slice(None) if self.excluded_N is None else self.excluded_N[part]
+        return _Without(self.inner.start(part, factor), self.token, excluded_N, never)
 
 
 @dataclass(frozen=True)
 class _Without:
     inner: Accumulator
     token: int
-    excluded_N: Tensor
+    excluded_N: Tensor | slice
     never: float
 
     def tile(self, scores_NT: Tensor, first: int) -> None:
         column = self.token - first
         if 0 <= column < scores_NT.shape[1]:
             scores_NT = scores_NT.clone()
-            scores_NT[:, column].masked_fill_(self.excluded_N, self.never)
+            scores_NT[self.excluded_N, column] = self.never
         self.inner.tile(scores_NT, first)
 
     def result(self) -> Any:

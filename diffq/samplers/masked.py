@@ -42,20 +42,26 @@ _LOOK_EVERY = 8  # steps between two looks, on a GPU, at what is still masked: e
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedSampler(Sampler):
-    """The dials of every sampler that draws clean tokens for masks."""
+class GuidedByPrompt(Sampler):
+    """The dial of every sampler of masks."""
 
     processes: ClassVar[tuple[Process, ...]] = ("absorbing",)
 
     scale: float = setting(1.0, "guidance by the prompt: 1 is off, 0 sees no prompt", low=0)
+
+    def needs_guidance(self) -> bool:
+        return self.scale != 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedSampler(GuidedByPrompt):
+    """The dials of every sampler that draws clean tokens for masks."""
+
     temperature: float = setting(
         1.0, "divides the log-weights of the clean token before it is drawn; 0 = argmax", low=0
     )
     top_p: float = setting(1.0, "nucleus of the clean token's distribution; 1 is off", above=0, high=1)
     top_k: int = setting(0, "the k best tokens alone; 0 is off", low=0)
-
-    def needs_guidance(self) -> bool:
-        return self.scale != 1
 
     @property
     def plain(self) -> bool:

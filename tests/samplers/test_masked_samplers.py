@@ -91,7 +91,8 @@ def test_every_masked_sampler_serves_every_masked_model(sampler, name):
     denoiser = text_models.build(name).denoiser()
     canvas = text_models.canvas(4, 12)
     steps = {"steps": 6} if "steps" in SAMPLERS[sampler].__dataclass_fields__ else {}
-    for dials in ({}, {"scale": 1.5, "top_p": 0.8, "temperature": 0.9}):
+    sharper = {"alpha": 3.0} if sampler == "imh" else {"top_p": 0.8, "temperature": 0.9}
+    for dials in ({}, {"scale": 1.5, **sharper}):
         made = SAMPLERS[sampler](**steps, **dials)
         filled = made(denoiser, canvas, Rng(5)).tokens_BL
         assert int(filled.max()) < denoiser.mask

@@ -1,0 +1,236 @@
+"""Decoding of masked models as it is published for large ones: which positions are written in a round, and with what.
+
+One skeleton for every rule. Its rounds are those of `rounds`. A rule (`decoding_rules`) either knows its positions
+before the network is asked, and then nothing else is read; or it reads every masked position of the block and ranks
+them.
+
+    random                in a random order                                                 (LLaDA: random)
+    left_to_right         as an autoregressive model goes
+    low_confidence        draws everywhere, writes where what was drawn was most probable   (LLaDA; Dream: maskgit_plus)
+    rank_then_sample      where the best token is most probable, then draws there           (arXiv 2604.00375's TPP)
+    margin                … where the best token leads the second by most                   (Dream: topk_margin)
+    entropy               … where the distribution has least entropy                        (Dream: entropy)
+    confidence_threshold  low_confidence, writing all above a threshold: approximate        (Fast-dLLM)
+    factor                … as many as have (n + 1)·(1 − confidence) < factor: approximate  (Fast-dLLM)
+
+Knows no network: only the contract of discrete denoisers.
+
+Shape suffixes: B rows of the canvas, R rows of a round, L positions, K positions that are read, Q that are written,
+N read slots of all rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from diffq.diffusion.contracts import Canvas, OnStep, Step, open_guided
+from diffq.diffusion.reductions import Reduction, Without
+from diffq.rng import Rng, Stream, uniform
+from diffq.samplers.masked import GuidedByPrompt, MaskedSampler, mask_free
+from diffq.samplers.rounds import Blocks, Ended, Looking, Pace, Plan, Round
+from diffq.settings import setting
+
+Ending = Literal["free", "last", "never"]
+_BEHIND = 1e6  # more than any two merits are apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class InBlocks(GuidedByPrompt):
+    """The dials of every sampler that goes through a canvas in rounds."""
+
+    block: int = setting(0, "free positions that are decoded together, from left to right; 0: all of them", low=0)
+    allow_mask: bool = setting(False, "the mask may be drawn as a token, as in published loops")
+
+    def blocks(self, canvas: Canvas) -> Blocks:
+        return Blocks(canvas, self.block)
+
+    def open(self, denoiser: Any, canvas: Canvas) -> Any:
+        session = open_guided(denoiser, canvas, self.scale)
+        if self.allow_mask:
+            session.admit_mask()
+        return session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting(InBlocks):
+    """The dials of those whose rounds write a number of positions that is known beforehand."""
+
+    steps: int = setting(0, "rounds of a whole canvas, shared out among its blocks; 0: tokens_per_step decides", low=0)
+    tokens_per_step: int = setting(1, "positions that a round writes, where steps is 0", low=1)
+    pace: Pace = setting("even", "with steps, how many each writes: even, as LLaDA; dream: by Dream's grid of times")
+
+    def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan:
+        return Plan(canvas, blocks, steps=self.steps, tokens_per_step=self.tokens_per_step, pace=self.pace)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding(InBlocks, MaskedSampler):
+    """A rule of decoding. Subclasses say where to write: `order` before the network is asked, or `ranked` after."""
+
+    ending: Ending = setting(
+        "free",
+        "the end token: free, like any other; last, its positions wait for all others of their block; never, it is not"
+        " drawn",
+    )
+
+    def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan | Looking:
+        raise NotImplementedError
+
+    def order(self, canvas: Canvas, rng: Rng) -> Tensor | None:
+        """The places of positions in an order that is known beforehand, lowest first, (B, L)."""
+        return None
+
+    def ranked(self, sight: Sight) -> tuple[Tensor, Tensor | None]:
+        """How gladly each slot is written, higher first, (N,); and the tokens, where the rule has drawn them."""
+        raise NotImplementedError
+
+    def above(self, merit_RK: Tensor) -> Tensor:
+        """Which slots are written where no number is known beforehand, given merits in falling order, (R, K); the best
+        is written anyway."""
+        raise NotImplementedError
+
+    def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
+        tokens_BL = mask_free(canvas, denoiser.mask)
+        session, masked_BL = self.open(denoiser, canvas), canvas.free_BL.clone()
+        blocks, order_BL = self.blocks(canvas), self.order(canvas, rng)
+        rounds = self.rounds(canvas, blocks)
+        here_R = torch.arange(len(tokens_BL), device=canvas.device)
+        time_B = torch.ones(len(tokens_BL), dtype=torch.float64, device=canvas.device)
+        for now in rounds.rounds(masked_BL, Ended(canvas, tokens_BL)):
+            if len(now.row_R) < len(here_R):
+                session.select(torch.searchsorted(here_R, now.row_R))
+                here_R = now.row_R
+            if order_BL is None:
+                at_RQ, token_RQ, write_RQ = self._seen(session, canvas, tokens_BL, rng, now)
+            else:
+                at_RQ, token_RQ, write_RQ = self._ordered(session, canvas, tokens_BL, rng, now, order_BL)
+            row_R1 = now.row_R[:, None]
+            # A slot that is not written puts back what stands at its place: slots of a row have different places.
+            tokens_BL[row_R1, at_RQ] = torch.where(write_RQ, token_RQ, tokens_BL[row_R1, at_RQ])
+            masked_BL[row_R1, at_RQ] = masked_BL[row_R1, at_RQ] & ~write_RQ
+            if on_step is not None:
+                time_B[now.row_R] = masked_BL[now.row_R].sum(1).double() / blocks.free_B[now.row_R]
+                on_step(Step(now.index, rounds.total, time_B.clone(), canvas, tokens_BL.clone))
+        return canvas.replace(tokens_BL=tokens_BL)
+
+    def _ordered(
+        self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, now: Round, order_BL: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Asks the network for the positions whose turn it is, and for no others."""
+        assert now.quotas is not None
+        at_RQ, slots = first_in_order(now.open_RL, now.quotas, order_BL[now.row_R])
+        hidden = session.run(tokens_BL[now.row_R], now.noise_R, at_RQ)
+        sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RQ, slots, None)
+        (token_N,) = session.read(hidden, slots, [sight.draw(self.token(sight.key_N))])
+        token_RQ = torch.zeros_like(at_RQ)
+        token_RQ.view(-1)[slots] = token_N
+        return at_RQ, token_RQ, real(slots, at_RQ)
+
+    def _seen(
+        self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, now: Round
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Reads every masked position of the blocks, and ranks them."""
+        at_RK, slots = first_in_order(now.open_RL, now.counts)
+        hidden = session.run(tokens_BL[now.row_R], now.noise_R, at_RK)
+        sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RK, slots, now.visit_R)
+        merit_N, token_N = self.ranked(sight)
+        merit_RK = torch.full(at_RK.shape, -math.inf, dtype=torch.float64, device=at_RK.device)
+        merit_RK.view(-1)[slots] = merit_N.double()
+        if now.quotas is None:  # open positions come first in at_RK, but on a GPU nobody has counted them
+            merit_RK = merit_RK.masked_fill(~now.open_RL.gather(1, at_RK), -math.inf)
+        best_RK = merit_RK.argsort(dim=1, descending=True, stable=True)
+        if now.quotas is None:
+            falling_RK = merit_RK.gather(1, best_RK)
+            write_RQ = self.above(falling_RK) & (falling_RK > -math.inf)
+            write_RQ[:, 0] = True
+        else:
+            best_RK = best_RK[:, : max(now.quotas)]
+            write_RQ = real(slots_of(now.quotas, best_RK.shape[1], best_RK.device), best_RK)
+        at_RQ = at_RK.gather(1, best_RK)
+        slot_RQ = best_RK + torch.arange(len(best_RK), device=best_RK.device)[:, None] * at_RK.shape[1]
+        if token_N is None:
+            key_N = rng.key(Stream.TOKEN, canvas.row_B[now.row_R][:, None], 0, at_RQ).flatten()
+            (token_RQ,) = session.read(hidden, slot_RQ.flatten(), [sight.draw(self.token(key_N))])
+            return at_RQ, token_RQ.view_as(at_RQ), write_RQ
+        token_S = torch.zeros(at_RK.numel(), dtype=torch.long, device=at_RK.device)
+        token_S[slots] = token_N
+        return at_RQ, token_S[slot_RQ], write_RQ
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a rule sees of a round: the positions that were asked for, and how to read them."""
+
+    rule: Any
+    session: Any
+    hidden: Tensor
+    canvas: Canvas
+    rng: Rng
+    row_R: Tensor
+    at_RK: Tensor
+    slots: Tensor
+    visit_R: Tensor | None  # rounds in which these positions were drawn before; None: a position is drawn once
+
+    @property
+    def key_N(self) -> Tensor:
+        """The keys of the draws. A token that was drawn and not written is drawn anew: its visits are counted."""
+        visit_R1 = 0 if self.visit_R is None else self.visit_R[:, None]
+        return self.rng.key(Stream.TOKEN, self.canvas.row_B[self.row_R][:, None], visit_R1, self.at_RK).flatten()[
+            self.slots
+        ]
+
+    def draw(self, reduction: Reduction) -> Reduction:
+        """The reduction, without the end token where it is never to be drawn."""
+        end = self.canvas.end
+        if self.rule.ending != "never" or end is None:
+            return reduction
+        return Without(reduction, end)
+
+    def read(self, *reductions: Reduction) -> tuple[Any, ...]:
+        return tuple(self.session.read(self.hidden, self.slots, [self.draw(r) for r in reductions]))
+
+    def ends_last(self, merit_N: Tensor, token_N: Tensor) -> Tensor:
+        """The merits, those of end tokens below all others where they are to wait."""
+        if self.rule.ending != "last" or self.canvas.end is None:
+            return merit_N
+        return torch.where(token_N == self.canvas.end, merit_N - _BEHIND, merit_N)
+
+
+def first_in_order(open_RL: Tensor, counts: tuple[int, ...], order_RL: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """So many of each row's open positions, those that come first: (R, Q) positions, and which of these slots are
+    meant, flat. The other slots hold other positions of the row. order_RL: None is from left to right."""
+    length, widest = open_RL.shape[1], max(counts)
+    key_RL = torch.arange(length, device=open_RL.device) if order_RL is None else order_RL
+    far_RL = torch.where(open_RL, 0, length) + key_RL
+    return far_RL.argsort(dim=1)[:, :widest], slots_of(counts, widest, open_RL.device)
+
+
+def slots_of(counts: tuple[int, ...], widest: int, device: torch.device) -> Tensor:
+    """The flat indices of the first counts[r] of `widest` slots of each row."""
+    if min(counts) == widest:
+        return torch.arange(len(counts) * widest, device=device)
+    return torch.tensor([r * widest + i for r, n in enumerate(counts) for i in range(n)], device=device)
+
+
+def real(slots: Tensor, like_RQ: Tensor) -> Tensor:
+    """Which slots are among the flat ones, bool."""
+    found = torch.zeros(like_RQ.numel(), dtype=torch.bool, device=like_RQ.device)
+    found[slots] = True
+    return found.view_as(like_RQ)
+
+
+def random_order(canvas: Canvas, rng: Rng) -> Tensor:
+    """The place of each position in a random order, keyed by row and position, (B, L)."""
+    position_L = torch.arange(canvas.shape[1], device=canvas.device)
+    uniform_BL = uniform(rng.key(Stream.ORDER, canvas.row_B[:, None], 0, position_L))
+    return uniform_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
+
+
+def from_left(canvas: Canvas) -> Tensor:
+    """The place of each position from left to right, (B, L)."""
+    return torch.arange(canvas.shape[1], device=canvas.device).expand(canvas.shape)
