@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffq.cli.parsers import BENCHES, FORMATS, LISTED, TAKES_RUNS, VERBS, flags_of
+from diffq.cli.parsers import BENCHES, FORMATS, LAYOUTS, LISTED, TAKES_RUNS, VERBS, flags_of
 from diffq.config.files import GROUPS, group_files, kind_of, search_dirs
 from diffq.errors import UserError, unknown
 
@@ -53,7 +53,7 @@ def _candidates(before: list[str], current: str) -> Iterator[str]:
         return
     key, equals, value = current.partition("=")
     folders = search_dirs(after for flag, after in itertools.pairwise(before) if flag == "--config-dir")
-    if verb == "report" and before[-1] in ("--format", "--x", "--y"):
+    if before[-1] == "--layout" or (verb == "report" and before[-1] in ("--format", "--x", "--y")):
         yield from _flag_values(before[-1], current, folders)
         return
     if equals:
@@ -79,10 +79,12 @@ def _columns(value: str) -> Iterator[str]:
 
 
 def _flag_values(flag: str, value: str, folders: Sequence[Path]) -> Iterator[str]:
-    """Files after what a comma list holds already; metrics for an axis."""
+    """Files after what a comma list holds already; layouts; metrics for an axis."""
     if flag == "--format":
         head, comma, last = value.rpartition(",")
         yield from (f"{head}{comma}{f}" for f in FORMATS if f.startswith(last) and f not in head.split(","))
+    elif flag == "--layout":
+        yield from (name for name in LAYOUTS if name.startswith(value))
     else:
         yield from (name for name in group_files("metric", folders) if name.startswith(value))
 

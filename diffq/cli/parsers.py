@@ -12,6 +12,7 @@ from diffq.errors import UserError, did_you_mean, unknown
 LISTED = ("models", "datasets", "samplers", "metrics", "runs", "experiments")
 BENCHES = ("samplers", "overhead", "train", "latency")
 FORMATS = ("html", "png", "svg", "csv", "latex", "markdown")
+LAYOUTS = ("sedd", "mdlm")
 
 
 @dataclass(frozen=True)
@@ -136,20 +137,25 @@ VERBS: dict[str, Verb] = {
         flags=QUESTIONS,
     ),
     "export": Verb(
-        "write what is known of all points into one table",
+        "write what is known of all points into one table, or a model in a published layout",
         "Writes one row a point into a .parquet, .csv, .json or .jsonl file: every column, dial and metric, typed.\n"
-        "With --samples one row a sample. Trainings are left out unless --where asks for a kind.",
+        "With --samples one row a sample. Trainings are left out unless --where asks for a kind.\n"
+        "With --layout a training's model is written as others have published theirs: config.json,\n"
+        "model.safetensors and its tokenizer, which checkpoint=FOLDER reads again.",
         (
             "diffq export runs.parquet",
             "diffq export best.csv --where \"sampler='cfg'\" --sort -bleu --limit 10 --columns folder,scale,bleu",
             "diffq export samples.parquet --samples --where \"dataset='qqp'\"",
             "diffq export runs.jsonl outputs/sweeps/NAME",
+            "diffq export outputs/train/wikitext2-sedd_mini-1f3a9c --layout sedd --to my_sedd",
         ),
-        words="FILE [RUN ...] [outputs=FOLDER]",
+        words="{FILE [RUN ...] | CHECKPOINT --layout NAME --to FOLDER} [outputs=FOLDER]",
         flags=(
             *QUESTIONS,
             Flag("--samples", "one row a sample instead of one a point"),
             Flag("--force", "write over a file that is there"),
+            Flag("--layout", f"write a model instead, in the layout of {' or '.join(LAYOUTS)}", "NAME"),
+            Flag("--to", "the folder that --layout makes", "FOLDER"),
         ),
     ),
     "rerun": Verb(
@@ -253,7 +259,11 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
     if verb == "ls":
         parser.add_argument("subject", metavar="WHAT", type=_one_of("list called", LISTED), help=", ".join(LISTED))
     if verb == "export":
-        parser.add_argument("file", metavar="FILE", help="what is written: NAME.parquet, .csv, .json or .jsonl")
+        parser.add_argument(
+            "file",
+            metavar="FILE",
+            help="what is written: NAME.parquet, .csv, .json or .jsonl; with --layout the checkpoint that is read",
+        )
     if verb == "bench":
         parser.add_argument(
             "subject",
@@ -313,7 +323,9 @@ class _Parser(argparse.ArgumentParser):
             near = did_you_mean(found[1], flags_of(verb))
             raise UserError(f"{verb} has no option {found[1]}{near}; it has: {', '.join(flags_of(verb))}")
         if verb == "export" and "required" in message:
-            raise UserError("export needs the file to write, such as runs.parquet")
+            raise UserError(
+                "export needs the file to write, such as runs.parquet, or before --layout the folder of a training"
+            )
         if verb == "ls" and "required" in message:
             raise UserError(f"ls needs to know what to list: {', '.join(LISTED)}")
         raise UserError(f"{verb}: {message}; see `{self.prog} --help`")

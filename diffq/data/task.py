@@ -5,9 +5,9 @@ Knows no tokens, no network and no metric.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from diffq.settings import Settings, setting
 
@@ -23,8 +23,8 @@ class Example:
     references: tuple[str, ...]
 
 
-class Corpus(Protocol):
-    """An opened dataset."""
+class PairCorpus(Protocol):
+    """An opened dataset of questions with their answers."""
 
     def split(self, name: Split) -> Sequence[Example]:
         """The examples of a split in their own order; for training, one reference each. Raises UserError with the
@@ -34,6 +34,18 @@ class Corpus(Protocol):
     def truth(self, source: str) -> Mapping[str, float] | None:
         """Every right answer to a source and its probability (they sum to 1), or None where that is not known."""
         ...
+
+
+@runtime_checkable
+class DocumentCorpus(Protocol):
+    """An opened dataset of running text. What is asked of it depends on a tokenizer (`windows.text_questions`)."""
+
+    def documents(self, name: Split) -> Iterator[str]:
+        """The documents of a split in their own order. Raises UserError as `PairCorpus.split` does."""
+        ...
+
+
+Corpus = PairCorpus | DocumentCorpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +69,7 @@ class DatasetSettings(Settings):
     metric: str = setting("text", "the default metric suite", in_key=False)
 
     def open(self) -> Corpus:
+        """The data set with its splits. UserError with the places that were looked in where it is in none of them."""
         raise NotImplementedError
 
 

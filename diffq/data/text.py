@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from diffq.data.detokenise import DETOKENISERS
 from diffq.data.files import read_rows, read_text
-from diffq.data.task import DatasetSettings, Example, Split
+from diffq.data.task import DatasetSettings, Split
 from diffq.errors import UserError, unknown
 from diffq.registry import DATASETS
 from diffq.settings import setting
@@ -113,14 +113,6 @@ class TextCorpus:
         self.settings = settings
         self.place = self._locate()
 
-    def split(self, name: Split) -> tuple[Example, ...]:
-        """None: what is asked of running text depends on tokens (`windows.questions`)."""
-        raise NotImplementedError("a text corpus has documents, not examples")
-
-    def truth(self, source: str) -> None:
-        """None: nobody knows how a text must go on."""
-        return None
-
     def documents(self, name: Split) -> Iterator[str]:
         """The detokenised documents of a split; what is blank is left out.
 
@@ -128,9 +120,7 @@ class TextCorpus:
         """
         if name not in _SPLITS:
             raise unknown("split", name, tuple(_SPLITS))
-        s = self.settings
-        if name == "test" and s.evaluated_on != "own":
-            name = s.evaluated_on
+        s, name = self.settings, self._own(name)
         detokenise = DETOKENISERS[s.detokenise]
         found = False
         raw = self._raw(name)
@@ -160,8 +150,9 @@ class TextCorpus:
         return made.hexdigest()
 
     def _own(self, name: Split) -> Split:
-        of: Split = "train" if self.settings.evaluated_on == "train" else "valid"
-        return of if name == "test" and self.settings.evaluated_on != "own" else name
+        """The split that a split is a name of."""
+        of = self.settings.evaluated_on
+        return of if name == "test" and of != "own" else name
 
     def _locate(self) -> Path | None:
         s = self.settings
@@ -174,12 +165,16 @@ class TextCorpus:
         if data and s.kept and (Path(data) / s.kept).exists():
             return Path(data) / s.kept
         if s.hub is None:
-            kept = f"$DIFFQ_DATA/{s.kept}" if s.kept else "$DIFFQ_DATA (dataset.kept is not given)"
-            raise UserError(
-                f"no files of dataset '{s.name}': dataset.path is not given, there is nothing at {kept}, and no hub"
-                " data set is named; give dataset.path=FOLDER_OR_FILE"
-            )
+            raise self._nowhere("no hub data set is named; give dataset.path=FOLDER_OR_FILE")
         return None
+
+    def _nowhere(self, more: str) -> UserError:
+        """The error for a data set that is in none of its places. more: how it stands with the last of them."""
+        s = self.settings
+        kept = f"$DIFFQ_DATA/{s.kept}" if s.kept else "$DIFFQ_DATA (dataset.kept is not given)"
+        return UserError(
+            f"no files of dataset '{s.name}': dataset.path is not given, there is nothing at {kept}, and {more}"
+        )
 
     def _where(self) -> str:
         s = self.settings
@@ -276,11 +271,8 @@ class TextCorpus:
             for values in rows:
                 yield values[s.column]
         except Exception as error:  # no network, no package, no such name or split: each another exception
-            kept = f"$DIFFQ_DATA/{s.kept}" if s.kept else "$DIFFQ_DATA"
-            raise UserError(
-                f"no files of dataset '{s.name}': dataset.path is not given, there is nothing at {kept}, and the hub"
-                f" data set {s.hub} could not be read ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
-            ) from error
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            raise self._nowhere(f"the hub data set {s.hub} could not be read ({why})") from error
 
 
 def _is_of(file: Path, name: str) -> bool:

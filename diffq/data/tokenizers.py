@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffq.data.task import Corpus
+from diffq.data.task import Corpus, DocumentCorpus
 from diffq.errors import UserError
 from diffq.store.files import making, write_atomic
 
@@ -152,8 +152,9 @@ def build_tokenizer(spec: str, corpus: Corpus, cache_dir: str | Path | None = No
     raise UserError(f"dataset.tokenizer={spec} is neither a known kind nor a path that exists; allowed: {KINDS}")
 
 
-def _texts(corpus: Any) -> list[str]:
-    if hasattr(corpus, "documents"):
+def _texts(corpus: Corpus) -> list[str]:
+    """The texts that a tokenizer is trained on."""
+    if isinstance(corpus, DocumentCorpus):
         return list(corpus.documents("train"))
     return [text for example in corpus.split("train") for text in (example.source, *example.references)]
 

@@ -8,32 +8,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from diffq.errors import UserError
 from diffq.models.checkpoints import load_tensors, write_tensors
-from diffq.models.mdlm import MDLM, MDLMSettings
+from diffq.models.mdlm import MDLMSettings
 from diffq.models.published import read_json, read_weights, weight_file
-from diffq.models.sedd import SEDD, SEDDSettings, SEDDUniform, SEDDUniformSettings
+from diffq.models.sedd import SEDDSettings, SEDDUniformSettings
 from diffq.models.text_diffusion import TextDiffusion, TextDiffusionSettings
 from diffq.store.files import write_atomic
 
-_PREFIX = "backbone."
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _NOISES = {"loglinear": "log_linear", "geometric": "geometric"}
 
 
 class _DiTLayout:
-    """What the two have in common."""
+    """What the two have in common.
 
-    name = ""
-    prefix = ""
+    name    as messages have it
+    kinds   of our models, those that it holds
+    prefix  of the weights' names
+    """
+
+    name: str = ""
+    kinds: ClassVar[tuple[str, ...]] = ()
+    prefix: ClassVar[str] = ""
 
     def settings(self, folder: Path) -> TextDiffusionSettings:
+        path = folder / "config.json"
+        return self.parse(read_json(path), path)
+
+    def parse(self, config: Mapping[str, Any], path: Path) -> TextDiffusionSettings:
+        """The sizes that a config.json says. UserError, with its path, for what cannot be."""
+        raise NotImplementedError
+
+    def config(self, model: TextDiffusion) -> dict[str, Any]:
+        """What config.json says of a model of ours."""
         raise NotImplementedError
 
     def words(self, folder: Path) -> int:
@@ -67,11 +82,32 @@ class _DiTLayout:
         load_tensors(model.net, {name.removeprefix(self.prefix): t for name, t in tensors.items()}, path)
         return model, tokenizer
 
+    def write(self, model: TextDiffusion, tokenizer: Any, folder: Path) -> None:
+        """Writes a model of one of `kinds`, with its tokenizer beside it, into a folder. UserError where it would be
+        another one when it is read again."""
+        config = self.config(model)
+        self._require_held(model.settings, self.parse(config, folder / "config.json"))
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = {
+            self.prefix + name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()
+        }  # a tied matrix is written twice: published networks are untied
+        write_tensors(folder / "model.safetensors", tensors)
+        write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        tokenizer.save(folder)
+
+    def _require_held(self, had: TextDiffusionSettings, read: TextDiffusionSettings) -> None:
+        idle = {"tied", *(("noise_eps",) if had.noise == "geometric" else ("noise_low", "noise_high"))}
+        lost = [f.name for f in fields(had) if f.name not in idle and getattr(had, f.name) != getattr(read, f.name)]
+        if lost:
+            ours, theirs = (", ".join(f"model.{name}={getattr(s, name)}" for name in lost) for s in (had, read))
+            raise UserError(f"the layout of {self.name} cannot say {ours}: whoever reads it takes {theirs}")
+
 
 class SEDDLayout(_DiTLayout):
     """The configuration is that of the training run: graph.type, noise, tokens, model."""
 
     name = "SEDD"
+    kinds = ("sedd", "sedd_uniform")
 
     def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
         return {"graph", "model", "tokens"} <= config.keys()
@@ -79,9 +115,7 @@ class SEDDLayout(_DiTLayout):
     def words(self, folder: Path) -> int:
         return int(read_json(folder / "config.json")["tokens"])
 
-    def settings(self, folder: Path) -> SEDDSettings | SEDDUniformSettings:
-        path = folder / "config.json"
-        config = read_json(path)
+    def parse(self, config: Mapping[str, Any], path: Path) -> SEDDSettings | SEDDUniformSettings:
         graph, model, noise = (config.get(name, {}) for name in ("graph", "model", "noise"))
         kind, absorb = graph.get("type"), graph.get("type") == "absorb"
         if kind not in ("absorb", "uniform"):
@@ -106,12 +140,31 @@ class SEDDLayout(_DiTLayout):
             raise UserError(f"{path}: model.{error.args[0]} is missing") from error
         return (SEDDSettings if absorb else SEDDUniformSettings)(**values)
 
+    def config(self, model: TextDiffusion) -> dict[str, Any]:
+        s, absorb = model.settings, model.process == "absorbing"
+        names = {ours: theirs for theirs, ours in _NOISES.items()}
+        if s.noise not in names:
+            raise UserError(
+                f"the layout of SEDD has no place for model.noise={s.noise}; it has those of {', '.join(names)}"
+            )
+        return {
+            "graph": {"type": "absorb" if absorb else "uniform"},
+            "noise": {"type": names[s.noise], "sigma_min": s.noise_low, "sigma_max": s.noise_high},
+            "tokens": model.words,
+            "model": {
+                "name": "diffq", "type": "ddit", "hidden_size": s.width, "cond_dim": s.conditioning,
+                "length": s.max_length, "n_blocks": s.layers, "n_heads": s.heads, "scale_by_sigma": absorb,
+                "dropout": s.dropout,
+            },
+        }  # fmt: skip
+
 
 class MDLMLayout(_DiTLayout):
     """Hugging Face's configuration of the hub copy."""
 
     name = "MDLM"
-    prefix = _PREFIX
+    kinds = ("mdlm",)
+    prefix = "backbone."
 
     def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
         return {"hidden_dim", "cond_dim", "n_blocks", "n_heads", "vocab_size"} <= config.keys()
@@ -119,8 +172,7 @@ class MDLMLayout(_DiTLayout):
     def words(self, folder: Path) -> int:
         return int(read_json(folder / "config.json")["vocab_size"]) - 1
 
-    def settings(self, folder: Path) -> MDLMSettings:
-        config = read_json(folder / "config.json")
+    def parse(self, config: Mapping[str, Any], path: Path) -> MDLMSettings:
         return MDLMSettings(
             width=config["hidden_dim"],
             conditioning=config["cond_dim"],
@@ -131,48 +183,28 @@ class MDLMLayout(_DiTLayout):
             time_conditioning=bool(config.get("time_conditioning", False)),
         )
 
-
-def write_published(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes a model of diffq in the layout of its own project, with the tokenizer beside it.
-
-    UserError for a model that has no such layout.
-    """
-    if isinstance(model, SEDD | SEDDUniform):
-        config, prefix = _sedd_config(model), ""
-    elif isinstance(model, MDLM):
-        config, prefix = _mdlm_config(model), _PREFIX
-    else:
-        raise UserError(f"a {type(model).__name__} has no published layout; SEDD and MDLM have")
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {
-        prefix + name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()
-    }  # a tied matrix is written twice: published networks are untied
-    write_tensors(folder / "model.safetensors", tensors)
-    write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-    tokenizer.save(folder)
+    def config(self, model: TextDiffusion) -> dict[str, Any]:
+        s = model.settings
+        assert isinstance(s, MDLMSettings)
+        return {
+            "model_type": "mdlm", "vocab_size": model.words + 1, "model_length": s.max_length, "hidden_dim": s.width,
+            "cond_dim": s.conditioning, "n_blocks": s.layers, "n_heads": s.heads, "dropout": s.dropout,
+            "time_conditioning": s.time_conditioning,
+        }  # fmt: skip
 
 
-def _sedd_config(model: SEDD | SEDDUniform) -> dict[str, Any]:
-    s, absorb = model.settings, isinstance(model, SEDD)
-    if s.noise == "cosine":
-        raise UserError("SEDD's layout has no cosine noise")
-    noise: dict[str, Any] = {"type": next(name for name, ours in _NOISES.items() if ours == s.noise)}
-    return {
-        "graph": {"type": "absorb" if absorb else "uniform"},
-        "noise": noise | {"sigma_min": s.noise_low, "sigma_max": s.noise_high},
-        "tokens": model.words,
-        "model": {
-            "name": "diffq", "type": "ddit", "hidden_size": s.width, "cond_dim": s.conditioning, "length": s.max_length,
-            "n_blocks": s.layers, "n_heads": s.heads, "scale_by_sigma": absorb, "dropout": s.dropout,
-        },
-    }  # fmt: skip
+WRITTEN: Mapping[str, _DiTLayout] = {"sedd": SEDDLayout(), "mdlm": MDLMLayout()}
+"""The layouts that can be written, by the names that a user gives them."""
 
 
-def _mdlm_config(model: MDLM) -> dict[str, Any]:
-    s = model.settings
-    assert isinstance(s, MDLMSettings)
-    return {
-        "model_type": "mdlm", "vocab_size": model.words + 1, "model_length": s.max_length, "hidden_dim": s.width,
-        "cond_dim": s.conditioning, "n_blocks": s.layers, "n_heads": s.heads, "dropout": s.dropout,
-        "time_conditioning": s.time_conditioning,
-    }  # fmt: skip
+def write_published(model: Any, tokenizer: Any, folder: Path, layout: str | None = None) -> None:
+    """Writes a model of diffq in a layout of WRITTEN, that of its own project where none is named, with the tokenizer
+    beside it. UserError for a model that the layout cannot hold."""
+    kind = model.settings.kind
+    own = next((name for name, made in WRITTEN.items() if kind in made.kinds), None)
+    if own is None:
+        held = ", ".join(kind for made in WRITTEN.values() for kind in made.kinds)
+        raise UserError(f"a model of kind {kind} has no published layout; those of kind {held} have")
+    if layout not in (None, own):
+        raise UserError(f"a model of kind {kind} cannot be written in the layout {layout}; its own is {own}")
+    WRITTEN[own].write(model, tokenizer, folder)

@@ -11,13 +11,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from diffq.config import Config, Request, compose
 from diffq.data.canvases import BATCH_TOKENS, build_canvas, plan_batches
+from diffq.data.task import PairCorpus
 from diffq.diffusion.contracts import row_id
+from diffq.errors import UserError
 from diffq.rng import Rng
 from diffq.runs.bench import against_textbook, textbook
 
@@ -60,12 +62,20 @@ def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def open_bench(request: Request) -> tuple[Config, Bench]:
-    """The model and the sources that the command line names: gaussian_small and 512 test sources of QQP, if nothing."""
+    """The model and the sources that the command line names: gaussian_small and 512 test sources of QQP, if nothing.
+
+    UserError for a model of another process.
+    """
     from diffq.data.tokenizers import build_tokenizer
 
     words = ["dataset=qqp", "model=gaussian_small", *request.overrides]
     config = compose(words, verb="sample", config_dirs=request.config_dirs)
-    corpus = config.dataset.open()
+    if config.model.process != "gaussian":
+        raise UserError(
+            f"diffq bench samplers times gaussian models here, and model={config.choices.model} is"
+            f" {config.model.process}; its rows absorbing/… and uniform/… have models of their own"
+        )
+    corpus = cast(PairCorpus, config.dataset.open())  # all gaussian models are for pairs
     tokenizer = build_tokenizer(config.dataset.tokenizer, corpus)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

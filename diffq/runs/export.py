@@ -1,6 +1,7 @@
 """`diffq export`: the whole store, or what a condition means of it, as one table in a file of the user's choice.
 
-That file is the one thing that diffq writes outside `outputs=`, since it is named. It is there whole or not at all.
+What is exported is the one thing that diffq writes outside `outputs=`, since it is named. It is there whole or not at
+all. Models are exported by `export_model`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ Rows = Iterable[Sequence[Any]]
 
 
 def run(request: Request) -> int:
-    """Writes the file and says what it holds. Returns 0."""
+    """Writes the file and says what it holds; with --layout or --to a model's folder. Returns 0."""
+    if request.flags.layout or request.flags.to:
+        from diffq.runs import export_model
+
+        return export_model.run(request)
     store, path = Store(outputs_of(request)), Path(request.flags.file).expanduser()
     write = _writer(path, request.flags.force)
     columns = columns_of(request)
@@ -49,7 +54,7 @@ def run(request: Request) -> int:
     rows: Rows = answer.rows
     if request.flags.samples:
         types, rows = types | _ROW, _samples(store, answer.rows)
-    with _replacing(path) as temporary:
+    with writing_whole(path) as temporary:
         count = write(temporary, types, rows)
     if request.json:
         print(json.dumps({"file": str(path), "rows": count, "columns": list(types)}, ensure_ascii=False))
@@ -83,7 +88,7 @@ def _writer(path: Path, force: bool) -> Callable[[Path, Types, Rows], int]:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def writing_whole(path: Path) -> Iterator[Path]:
     """A path beside `path` that takes its place when the block ends well. UserError where it cannot be written."""
     try:
         with replacing(path) as temporary:

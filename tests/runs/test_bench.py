@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from diffq.runs import bench_masked
+from diffq.config import Request
+from diffq.errors import UserError
+from diffq.runs import bench_masked, bench_samplers
 from diffq.runs.bench import against_textbook, textbook
 
 
@@ -27,3 +29,12 @@ def test_a_small_row_of_discrete_diffusion_agrees_with_the_textbook(monkeypatch)
     assert 0 < made["low"] <= made["ratio"] <= made["high"]
     assert not made["extrapolated"]
     assert (made["equal_rows"], made["unequal_tokens"]) == ("6/6", 0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "process"),
+    [("grammar", "causal_seq2seq_tiny", "causal"), ("wikitext2", "sedd_tiny", "absorbing")],
+)
+def test_rows_of_embedding_diffusion_refuse_other_models(dataset, model, process):
+    with pytest.raises(UserError, match=f"times gaussian models here, and model={model} is {process}"):
+        bench_samplers.open_bench(Request(verb="bench", overrides=(f"dataset={dataset}", f"model={model}")))

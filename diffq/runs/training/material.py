@@ -10,14 +10,15 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from diffq.config import Config
 from diffq.data import lengths
 from diffq.data.batches import TrainBatches, tokenise
-from diffq.data.task import Example
+from diffq.data.task import Example, PairCorpus
+from diffq.data.text import TextCorpus
 from diffq.data.tokenizers import Tokenizer, build_tokenizer
 from diffq.data.windows import TextBatches, tokenise_text
 from diffq.runs.training.preview import Preview, TextPreview
@@ -50,7 +51,7 @@ def gather(config: Config, cache: Path, first: contextlib.AbstractContextManager
 
 
 def _pairs(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
-    settings, corpus = config.trainer, config.dataset.open()
+    settings, corpus = config.trainer, cast(PairCorpus, config.dataset.open())
     most = _longest(config)
     with first:
         tokenizer = build_tokenizer(config.dataset.tokenizer, corpus, cache)
@@ -96,8 +97,8 @@ def _validation_pairs(pairs: TrainBatches) -> list[TrainBatch]:
 
 def _texts(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
     settings, dataset = config.trainer, config.dataset
-    corpus: Any = dataset.open()
-    block: int = dataset.block  # type: ignore[attr-defined]
+    corpus = cast(TextCorpus, dataset.open())
+    block = corpus.settings.block
     with first:
         tokenizer = build_tokenizer(dataset.tokenizer, corpus, cache)
         text = tokenise_text(corpus, "train", tokenizer, cache)
