@@ -32,6 +32,7 @@ class _DiTLayout:
 
     name = ""
     prefix = ""
+    places = False
 
     def settings(self, folder: Path) -> TextDiffusionSettings:
         raise NotImplementedError
@@ -56,7 +57,7 @@ class _DiTLayout:
             )
         return tokenizer
 
-    def load(self, folder: Path) -> tuple[TextDiffusion, Any]:
+    def load(self, folder: Path, place: Any = None) -> tuple[TextDiffusion, Any]:
         tokenizer, path = self.tokenizer(folder), weight_file(folder)
         tensors = read_weights(path)
         foreign = sorted(name for name in tensors if not name.startswith(self.prefix))
@@ -66,6 +67,20 @@ class _DiTLayout:
             model: TextDiffusion = self.settings(folder).build(tokenizer)
         load_tensors(model.net, {name.removeprefix(self.prefix): t for name, t in tensors.items()}, path)
         return model, tokenizer
+
+    def config(self, model: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def write(self, model: Any, tokenizer: Any, folder: Path) -> None:
+        """A tied matrix is written twice: published networks are untied."""
+        config = self.config(model)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = {
+            self.prefix + name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()
+        }
+        write_tensors(folder / "model.safetensors", tensors)
+        write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        tokenizer.save(folder)
 
 
 class SEDDLayout(_DiTLayout):
@@ -106,6 +121,12 @@ class SEDDLayout(_DiTLayout):
             raise UserError(f"{path}: model.{error.args[0]} is missing") from error
         return (SEDDSettings if absorb else SEDDUniformSettings)(**values)
 
+    def writes(self, model: Any) -> bool:
+        return isinstance(model, SEDD | SEDDUniform)
+
+    def config(self, model: Any) -> dict[str, Any]:
+        return _sedd_config(model)
+
 
 class MDLMLayout(_DiTLayout):
     """Hugging Face's configuration of the hub copy."""
@@ -131,25 +152,11 @@ class MDLMLayout(_DiTLayout):
             time_conditioning=bool(config.get("time_conditioning", False)),
         )
 
+    def writes(self, model: Any) -> bool:
+        return isinstance(model, MDLM)
 
-def write_published(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes a model of diffq in the layout of its own project, with the tokenizer beside it.
-
-    UserError for a model that has no such layout.
-    """
-    if isinstance(model, SEDD | SEDDUniform):
-        config, prefix = _sedd_config(model), ""
-    elif isinstance(model, MDLM):
-        config, prefix = _mdlm_config(model), _PREFIX
-    else:
-        raise UserError(f"a {type(model).__name__} has no published layout; SEDD and MDLM have")
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {
-        prefix + name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()
-    }  # a tied matrix is written twice: published networks are untied
-    write_tensors(folder / "model.safetensors", tensors)
-    write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-    tokenizer.save(folder)
+    def config(self, model: Any) -> dict[str, Any]:
+        return _mdlm_config(model)
 
 
 def _sedd_config(model: SEDD | SEDDUniform) -> dict[str, Any]:
