@@ -12,7 +12,7 @@ from diffq.errors import UserError, did_you_mean, unknown
 LISTED = ("models", "datasets", "samplers", "metrics", "runs", "experiments")
 BENCHES = ("samplers", "overhead", "train", "latency")
 FORMATS = ("html", "png", "svg", "csv", "latex", "markdown")
-LAYOUTS = ("sedd", "mdlm")
+LAYOUTS = ("sedd", "mdlm", "llada", "dream")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,20 @@ class Tokenizer:
     size                         number of ids
     pad, unk, start, end, mask   ids; `mask` alone is also the unconditional source of guidance
     specials                     all of these ids
+    ends                         ids that end an answer; `end` is the first
+    chat                         the chat template, or None
     exact                        whether decoding gives back every character: spaces at the ends are not stripped,
                                  special tokens are shown, and what a text spells like one is text
     digest                       a hash of everything that encoding and decoding depend on
     """
 
-    def __init__(self, backend: Any, specials: dict[str, str], exact: bool = False):
-        """backend: a `tokenizers.Tokenizer`; specials: the token of each role. Missing ones are added at the end."""
+    def __init__(
+        self, backend: Any, specials: dict[str, str], exact: bool = False, *, ends: Sequence[str] = (), chat: Any = None
+    ):
+        """backend: a `tokenizers.Tokenizer`; specials: the token of each role. Missing ones are added at the end.
+
+        ends, chat: tokens that end an answer besides `end`, and a `chat.ChatTemplate`.
+        """
         backend.no_padding()
         backend.no_truncation()
         missing = [token for token in specials.values() if backend.token_to_id(token) is None]
@@ -56,8 +63,13 @@ class Tokenizer:
         self.pad, self.unk, self.mask = ids["pad"], ids["unk"], ids["mask"]
         self.start, self.end = ids["start"], ids["end"]
         self.specials: tuple[int, ...] = tuple(sorted(set(ids.values())))
+        named = list(dict.fromkeys([specials["end"], *ends]))
+        self.ends: tuple[int, ...] = tuple(int(backend.token_to_id(token)) for token in named)
+        self.chat = chat
         self._silent = set() if exact else {self.pad, self.start, self.end, self.mask}
         text = backend.to_str() + json.dumps(self._special_tokens) + ("exact" if exact else "")
+        if len(named) > 1 or chat is not None:
+            text += json.dumps([named, None if chat is None else [chat.source, sorted(chat.tokens.items())]])
         self.digest: str = hashlib.sha256(text.encode()).hexdigest()
 
     def encode_source(self, text: str) -> list[int]:
@@ -75,6 +87,17 @@ class Tokenizer:
         plain = texts if self.exact else [text.strip() for text in texts]
         found = self._backend.encode_batch_fast(plain, add_special_tokens=False)
         return [encoding.ids for encoding in found]
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The ids of a conversation up to where the assistant's next turn begins; special tokens that the template, or
+        a message, spells are those tokens. UserError where there is no chat template."""
+        if self.chat is None:
+            raise UserError("this tokenizer has no chat template; ask the question as plain text")
+        self._backend.encode_special_tokens = False
+        try:
+            return list(self._backend.encode(self.chat.render(messages), add_special_tokens=False).ids)
+        finally:
+            self._backend.encode_special_tokens = self.exact
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids: special tokens are skipped, but for the unknown word, which stays visible."""
@@ -102,6 +125,11 @@ class Tokenizer:
         }
         if self.exact:
             config["exact"] = True
+        if len(self.ends) > 1:
+            config["ends"] = [self.token(index) for index in self.ends]
+        if self.chat is not None:
+            config = {**self.chat.tokens, **config, "chat_template": self.chat.source}  # for other readers
+            config["chat"] = {"source": self.chat.source, "tokens": dict(self.chat.tokens)}
         write_atomic(folder / "tokenizer_config.json", (json.dumps(config, indent=2) + "\n").encode())
 
     @classmethod
@@ -300,6 +328,8 @@ def _from_json(folder: Path) -> Tokenizer | None:
     """A folder with `tokenizer.json` whose configuration names every role; None where it does not."""
     import tokenizers
 
+    from diffq.data.chat import template_of
+
     file, config_file = folder / "tokenizer.json", folder / "tokenizer_config.json"
     if not file.is_file() or not config_file.is_file():
         return None
@@ -308,7 +338,9 @@ def _from_json(folder: Path) -> Tokenizer | None:
         specials = _specials_of(config)
         if len(specials) < len(_ROLES):
             return None
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(file)), specials, exact=bool(config.get("exact")))
+        exact, ends = bool(config.get("exact")), config.get("ends") or ()
+        backend = tokenizers.Tokenizer.from_file(str(file))
+        return Tokenizer(backend, specials, exact, ends=ends, chat=template_of(folder))
     except UserError:
         raise
     except Exception as error:  # the backend raises plain Exceptions

@@ -160,9 +160,9 @@ class DiscreteDenoiser(Denoiser, Protocol):
     Their `fork(rows_K)` gives a session of its own on these of the rows, some perhaps several times (candidates).
     Their `scores(hidden, positions_N)` gives what `read` goes over: a function (part, first, last) of log-weights.
 
-    absorbing: log-weights of the clean token at masked positions; the mask itself is never among them. With
-        `learnt_z` they are those of SEDD, log(z·p) with p the clean token's distribution and z free; else only their
-        softmax has a meaning, and z is 1.
+    absorbing: log-weights of the clean token at masked positions; the mask itself is never among them, unless a session
+        is told to `admit_mask()`. With `learnt_z` they are those of SEDD, log(z·p) with p the clean token's distribution
+        and z free; else only their softmax has a meaning, and z is 1.
     uniform: the log-score, log of p(y) / p(x) for every token y at a position that holds x. What it says of x itself
         has no meaning.
     """
@@ -292,10 +292,19 @@ def guide(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     return torch.lerp(uncond, cond, scale)
 
 
+def exclude(scores_NT: Tensor, first: int, never: tuple[int, ...]) -> Tensor:
+    """The scores of tokens first … first+T−1 with −inf, written in place, for those that are never drawn."""
+    for token in never:
+        if first <= token < first + scores_NT.shape[1]:
+            scores_NT[:, token - first] = -math.inf
+    return scores_NT
+
+
 class TiledSession:
     """What the sessions of discrete denoisers have in common: they read whatever their `scores` say."""
 
     words: int  # tokens that may be drawn: ids 0 … words − 1
+    never: tuple[int, ...] = ()  # but for these
 
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:
         raise NotImplementedError
@@ -338,8 +347,10 @@ class Guided:
         cond = self._session.scores(hidden, positions_N)
         uncond = self._session.scores(hidden, positions_N + half)
 
+        never = getattr(self._session, "never", ())
+
         def project(part: slice, first: int, last: int) -> Tensor:
-            return guide(cond(part, first, last), uncond(part, first, last), self._scale)
+            return exclude(guide(cond(part, first, last), uncond(part, first, last), self._scale), first, never)
 
         self._session.count(2 * len(positions_N), reduce)
         return read_tiles(project, len(positions_N), self._session.words, reduce, device=hidden.device)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from diffq.diffusion.contracts import COND, Branch, Canvas, Process, TiledSession, require_guidable
 from diffq.models.base import TextBatch, Totals, TrainableModel, Vocabulary
 from diffq.models.dit import DiT, DiTSettings
+from diffq.models.sessions import tiles
 from diffq.models.work import DiTWork
 from diffq.registry import MODELS
 from diffq.rng import Rng
@@ -123,15 +124,8 @@ class CausalLMSession(TiledSession):
 
     @torch.no_grad()
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:
-        hidden_ND = hidden.flatten(0, 1)[positions_N]
         linear = self.model.net.output_layer.linear
-
-        def project(part: slice, first: int, last: int) -> Tensor:
-            return F.linear(
-                hidden_ND[part], linear.weight[first:last].detach(), linear.bias[first:last].detach()
-            ).float()
-
-        return project
+        return tiles(hidden.flatten(0, 1)[positions_N], linear.weight.detach(), linear.bias.detach())
 
     def select(self, rows_K: Tensor) -> None:
         self.cache = [(key[rows_K], value[rows_K]) for key, value in self.cache]

@@ -75,17 +75,33 @@ def describe(path: Path | str) -> Described:
     return Described(layout.settings(folder), tokenizer, {}, None, _digest_published(layout, folder, tokenizer))
 
 
-def load(path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Loaded:
+def load(
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    spread: bool = False,
+) -> Loaded:
     """The model of a checkpoint folder in evaluation mode, with all that is needed to sample it.
 
     path: a training's folder, or a folder in a published layout (see `models.published`).
+    spread: over all GPUs, then the CPU's memory, then the disk; `device` is the first of them.
     Raises UserError for a folder that is neither, for a damaged file, and for weights that do not fit the
-    configuration, naming the missing and the surplus ones.
+    configuration, naming the missing and the surplus ones; also where a network that cannot be spread is to be.
     """
-    folder = Path(path)
-    loaded = _load_own(folder) if _layout(folder) == "own" else _load_published(folder)
-    _require_numbers(loaded.model, folder)
-    _cast(loaded.model.to(device), dtype)
+    from diffq.models.published import layout_of
+
+    folder, own = Path(path), _layout(Path(path)) == "own"
+    if own or not layout_of(folder).places:
+        if spread:
+            raise UserError(f"checkpoint={folder} is read onto one device; give device=auto, only LLaDA's and Dream's"
+                            " layouts can be spread over several")  # fmt: skip
+        loaded = _load_own(folder) if own else _load_published(folder, None)
+        _require_numbers(loaded.model, folder)
+        _cast(loaded.model.to(device), dtype)
+    else:
+        from diffq.models.placing import Place
+
+        loaded = _load_published(folder, Place(torch.device(device), dtype, spread))
     loaded.model.eval().requires_grad_(False)
     return loaded
 
@@ -94,7 +110,7 @@ def _require_numbers(model: nn.Module, folder: Path) -> None:
     """UserError where a weight is NaN or infinite: whatever is sampled with it is worth nothing."""
     bad = [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]
     if bad:
-        raise UserError(f"checkpoint={folder}: weights that are no numbers (NaN or infinite): {_some(bad)}")
+        raise UserError(f"checkpoint={folder}: weights that are no numbers (NaN or infinite): {list_some(bad)}")
 
 
 def _layout(folder: Path) -> Literal["own", "published"]:
@@ -169,11 +185,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _load_published(folder: Path) -> Loaded:
+def _load_published(folder: Path, place: Any) -> Loaded:
     from diffq.models.published import layout_of
 
     layout = layout_of(folder)
-    model, tokenizer = layout.load(folder)
+    model, tokenizer = layout.load(folder, place)
     return Loaded(model, tokenizer, {}, None, _digest_published(layout, folder, tokenizer))
 
 
@@ -225,7 +241,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     own = _unshared(model)
     missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or surplus:
-        parts = [f"{what}: {_some(names)}" for what, names in (("missing", missing), ("surplus", surplus)) if names]
+        parts = [f"{what}: {list_some(names)}" for what, names in (("missing", missing), ("surplus", surplus)) if names]
         raise UserError(f"{path} does not fit the model of its configuration; {'; '.join(parts)}")
     for name, value in own.items():
         if value.shape != tensors[name].shape:
@@ -237,7 +253,8 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
         value.copy_(tensors[name])
 
 
-def _some(names: Iterable[str], shown: int = 12) -> str:
+def list_some(names: Iterable[str], shown: int = 12) -> str:
+    """The first of some names, and how many more there are."""
     names = list(names)
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 

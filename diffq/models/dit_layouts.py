@@ -38,6 +38,7 @@ class _DiTLayout:
     name: str = ""
     kinds: ClassVar[tuple[str, ...]] = ()
     prefix: ClassVar[str] = ""
+    places = False
 
     def settings(self, folder: Path) -> TextDiffusionSettings:
         path = folder / "config.json"
@@ -46,6 +47,9 @@ class _DiTLayout:
     def parse(self, config: Mapping[str, Any], path: Path) -> TextDiffusionSettings:
         """The sizes that a config.json says. UserError, with its path, for what cannot be."""
         raise NotImplementedError
+
+    def writes(self, model: Any) -> bool:
+        return model.settings.kind in self.kinds
 
     def config(self, model: TextDiffusion) -> dict[str, Any]:
         """What config.json says of a model of ours."""
@@ -71,7 +75,7 @@ class _DiTLayout:
             )
         return tokenizer
 
-    def load(self, folder: Path) -> tuple[TextDiffusion, Any]:
+    def load(self, folder: Path, place: Any = None) -> tuple[TextDiffusion, Any]:
         tokenizer, path = self.tokenizer(folder), weight_file(folder)
         tensors = read_weights(path)
         foreign = sorted(name for name in tensors if not name.startswith(self.prefix))
@@ -191,20 +195,3 @@ class MDLMLayout(_DiTLayout):
             "cond_dim": s.conditioning, "n_blocks": s.layers, "n_heads": s.heads, "dropout": s.dropout,
             "time_conditioning": s.time_conditioning,
         }  # fmt: skip
-
-
-WRITTEN: Mapping[str, _DiTLayout] = {"sedd": SEDDLayout(), "mdlm": MDLMLayout()}
-"""The layouts that can be written, by the names that a user gives them."""
-
-
-def write_published(model: Any, tokenizer: Any, folder: Path, layout: str | None = None) -> None:
-    """Writes a model of diffq in a layout of WRITTEN, that of its own project where none is named, with the tokenizer
-    beside it. UserError for a model that the layout cannot hold."""
-    kind = model.settings.kind
-    own = next((name for name, made in WRITTEN.items() if kind in made.kinds), None)
-    if own is None:
-        held = ", ".join(kind for made in WRITTEN.values() for kind in made.kinds)
-        raise UserError(f"a model of kind {kind} has no published layout; those of kind {held} have")
-    if layout not in (None, own):
-        raise UserError(f"a model of kind {kind} cannot be written in the layout {layout}; its own is {own}")
-    WRITTEN[own].write(model, tokenizer, folder)

@@ -89,6 +89,7 @@ class GuideDiffuSeqLayout:
     """The layout as `published` asks for it."""
 
     name = "GuideDiffuSeq"
+    places = False
 
     def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
         return (folder / "model.pt").exists()
@@ -104,7 +105,7 @@ class GuideDiffuSeqLayout:
     def weights(self, folder: Path) -> Sequence[Path]:
         return (folder / "model.pt",)
 
-    def load(self, folder: Path) -> tuple[GaussianSeq2Seq, Any]:
+    def load(self, folder: Path, place: Any = None) -> tuple[GaussianSeq2Seq, Any]:
         return load_guidediffuseq(folder)
 
 

@@ -17,12 +17,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from diffq.diffusion.contracts import COND, Branch, Canvas, Process, TiledSession, require_guidable
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings, TrainableModel, Vocabulary
 from diffq.models.published import read_json
+from diffq.models.sessions import tiles
 from diffq.registry import MODELS
 from diffq.settings import setting
 
@@ -51,6 +51,7 @@ class HuggingFaceCausal:
     """The layout: config.json of a class that ends in LMHeadModel or ForCausalLM, and its weights."""
 
     name = "Hugging Face causal models"
+    places = False
 
     def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
         classes = config.get("architectures") or []
@@ -78,7 +79,7 @@ class HuggingFaceCausal:
             raise UserError(f"{folder} has no weight file; expected model.safetensors")
         return found
 
-    def load(self, folder: Path) -> tuple[PretrainedCausal, Any]:
+    def load(self, folder: Path, place: Any = None) -> tuple[PretrainedCausal, Any]:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
@@ -168,17 +169,11 @@ class PretrainedSession(TiledSession):
 
     @torch.no_grad()
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:
-        hidden_ND = hidden.flatten(0, 1)[positions_N]
         head = self.model.get_output_embeddings()
-        weight_VD, bias_V = head.weight.detach(), None if head.bias is None else head.bias.detach()
+        bias_V = None if head.bias is None else head.bias.detach()
+        plain = tiles(hidden.flatten(0, 1)[positions_N], head.weight.detach(), bias_V)
         cap = getattr(self.model.config, "final_logit_softcapping", None)
-
-        def project(part: slice, first: int, last: int) -> Tensor:
-            bias = None if bias_V is None else bias_V[first:last]
-            scores_NT = F.linear(hidden_ND[part], weight_VD[first:last], bias).float()
-            return cap * torch.tanh(scores_NT / cap) if cap else scores_NT
-
-        return project
+        return (lambda *tile: cap * torch.tanh(plain(*tile) / cap)) if cap else plain
 
     def select(self, rows_K: Tensor) -> None:
         self.cache.batch_select_indices(rows_K)

@@ -3,7 +3,7 @@
 The mask has no probability, tokens that are there are copied, and the loss is a weighted cross-entropy: SEDD's with the
 scores' sum fixed. Without time conditioning, which is the published default, the network is told σ = 0 always.
 
-Shape suffixes: B rows, L positions, N scored positions.
+Shape suffixes: B rows, L positions.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from diffq.diffusion.contracts import Process
 from diffq.models.base import TextBatch, Totals, Vocabulary
-from diffq.models.text_diffusion import TextDiffusion, TextDiffusionSettings, training_noise
+from diffq.models.text_diffusion import TextDiffusion, TextDiffusionSettings, weighted_cross_entropy
 from diffq.registry import MODELS
 from diffq.rng import Rng
 from diffq.settings import setting
@@ -43,10 +41,7 @@ class MDLM(TextDiffusion):
         super().__init__(settings, vocabulary, conditioned=settings.time_conditioning)
 
     def loss(self, batch: TextBatch, rng: Rng, totals: Totals) -> dict[str, Tensor]:
-        """σ'(t) / (e^σ − 1) times the cross-entropy of the masked positions, at one keyed t a row, a token: the bound
-        in nats (Sahoo et al. 2024, eq. 10)."""
-        noise = training_noise(self.noise, batch, rng)
-        hidden_BLD = self.net(torch.where(noise.destroyed_BL, self.mask, batch.tokens_BL), self.sigma(noise.share_B))
-        weights_NV = self.log_weights(hidden_BLD[noise.destroyed_BL])
-        entropy_N = F.cross_entropy(weights_NV, batch.tokens_BL[noise.destroyed_BL], reduction="none")
-        return {"loss": (noise.weight_of_masked * entropy_N).sum() / totals.tokens}
+        """The weighted cross-entropy."""
+        return weighted_cross_entropy(
+            self, batch, rng, totals, lambda tokens_BL, share_B: self.net(tokens_BL, self.sigma(share_B))
+        )

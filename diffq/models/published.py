@@ -2,6 +2,7 @@
 
     GuideDiffuSeq   config.json and model.pt                              (models/guidediffuseq.py)
     SEDD, MDLM      config.json and one weight file                       (models/dit_layouts.py)
+    LLaDA, Dream    config.json, safetensors in one file or several       (models/llm_layouts.py)
     Hugging Face    config.json of a causal language model, its weights   (models/hf_causal.py)
 
 No pickle is opened but by torch's `weights_only`, and no code of a checkpoint is run.
@@ -23,14 +24,16 @@ from diffq.errors import UserError
 from diffq.models.base import ModelSettings, TrainableModel
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
+_FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.pt")
 
 
 class Layout(Protocol):
-    """One project's way of keeping a checkpoint."""
+    """One project's way of keeping a checkpoint. Those that can be written also have `writes(model)`, whether a model
+    is of theirs, and `write(model, tokenizer, folder)`."""
 
     name: str
+    places: bool
 
     def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
         """Whether a folder with this config.json is in the layout."""
@@ -46,8 +49,12 @@ class Layout(Protocol):
         """The files that hold weights."""
         ...
 
-    def load(self, folder: Path) -> tuple[TrainableModel, Any]:
-        """(model, tokenizer). UserError for weights that are missing, left over or of another shape, listed."""
+    def load(self, folder: Path, place: Any = None) -> tuple[TrainableModel, Any]:
+        """(model, tokenizer). UserError for weights that are missing, left over or of another shape, listed.
+
+        place: where the weights are to be (`placing.Place`). A layout of small networks leaves them on the CPU in
+        float32 all the same; one that `places` does as it is told.
+        """
         ...
 
 
@@ -56,8 +63,9 @@ def layouts() -> tuple[Layout, ...]:
     from diffq.models.dit_layouts import MDLMLayout, SEDDLayout
     from diffq.models.guidediffuseq import GuideDiffuSeqLayout
     from diffq.models.hf_causal import HuggingFaceCausal
+    from diffq.models.llm_layouts import DreamLayout, LLaDALayout
 
-    return (GuideDiffuSeqLayout(), SEDDLayout(), MDLMLayout(), HuggingFaceCausal())
+    return (GuideDiffuSeqLayout(), SEDDLayout(), MDLMLayout(), LLaDALayout(), DreamLayout(), HuggingFaceCausal())
 
 
 def is_published(folder: Path) -> bool:
@@ -80,6 +88,26 @@ def layout_of(folder: Path) -> Layout:
 def published_settings(folder: Path) -> ModelSettings:
     """The sizes of a published checkpoint. UserError as `layout_of`."""
     return layout_of(folder).settings(folder)
+
+
+def written() -> Mapping[str, Any]:
+    """The layouts that can be written, by the names that a user gives them."""
+    return {layout.name.lower(): layout for layout in layouts() if hasattr(layout, "write")}
+
+
+def write_published(model: Any, tokenizer: Any, folder: Path, layout: str | None = None, **more: Any) -> None:
+    """Writes a model of diffq in a layout of `written`, that of its own project where none is named, with the tokenizer
+    beside it.
+
+    more: what the layout's own `write` takes. UserError for a model that the layout cannot hold.
+    """
+    kind, known = model.settings.kind, written()
+    own = next((name for name, made in known.items() if made.writes(model)), None)
+    if own is None:
+        raise UserError(f"a model of kind {kind} has no published layout; there are those of {', '.join(known)}")
+    if layout not in (None, own):
+        raise UserError(f"a model of kind {kind} cannot be written in the layout {layout}; its own is {own}")
+    known[own].write(model, tokenizer, folder, **more)
 
 
 def resolve(checkpoint: str) -> str:

@@ -1,6 +1,7 @@
-"""What SEDD and MDLM share: the network of `dit` over tokens and, last, the mask, and its sessions.
+"""What SEDD and MDLM share: the network of `dit` over tokens and, last, the mask, and its sessions; and the noise and
+the loss that other masked models share with MDLM.
 
-Knows no loss and no sampling algorithm.
+Knows no sampling algorithm.
 
 Shape suffixes: B rows, L positions, R = B × branches, K asked positions of a row, N asked positions, D width, V tokens.
 """
@@ -15,20 +16,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffq.diffusion.contracts import COND, GUIDED, UNCOND, Branch, Canvas, Process, TiledSession
+from diffq.diffusion.contracts import COND, GUIDED, UNCOND, Branch, Canvas, Process
 from diffq.diffusion.noise import Noise, NoiseName
 from diffq.errors import UserError
-from diffq.models.base import TextBatch, TrainableModel, Vocabulary
+from diffq.models.base import ModelSettings, TextBatch, Totals, TrainableModel, Vocabulary
 from diffq.models.dit import ConditionedSettings, DiT
-from diffq.models.transformer import key_mask, padding_or_none
+from diffq.models.sessions import MaskedSession, tiles
+from diffq.models.transformer import key_mask
 from diffq.models.work import DiTWork
 from diffq.rng import Rng, Stream, uniform
 from diffq.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextDiffusionSettings(ConditionedSettings):
-    """The sizes of a diffusion transformer over text, and its noise."""
+class NoiseSettings(ModelSettings):
+    """The noise that a network of text is trained with."""
 
     task: ClassVar[Literal["pairs", "text"]] = "text"
 
@@ -40,6 +42,11 @@ class TextDiffusionSettings(ConditionedSettings):
     @property
     def schedule(self) -> Noise:
         return Noise(self.noise, self.noise_eps, self.noise_low, self.noise_high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDiffusionSettings(NoiseSettings, ConditionedSettings):
+    """The sizes of a diffusion transformer over text, and its noise."""
 
     def work(self, vocabulary: Vocabulary) -> DiTWork:
         words = tokens_of(vocabulary)
@@ -115,57 +122,32 @@ class TextDenoiser:
         return TextSession(self, canvas, branches)
 
 
-class TextSession(TiledSession):
-    """An opened TextDenoiser. The unconditional branch sees masks where tokens are given.
-
-    UserError for a canvas that is too long, and for a prompt with the mask in it; also where there is an unconditional
-    branch and nothing is given.
-    """
+class TextSession(MaskedSession):
+    """An opened TextDenoiser. UserError for a canvas that is too long, and as `MaskedSession`."""
 
     def __init__(self, denoiser: TextDenoiser, canvas: Canvas, branches: tuple[Branch, ...]):
-        self.model, self.branches, self.words = denoiser.model, branches, denoiser.vocab_size
+        self.model = denoiser.model
         self.model.net.require_length(canvas.shape[1])
-        self.given_BL = canvas.valid_BL & ~canvas.free_BL
-        valid_BL = padding_or_none(canvas.valid_BL)
-        self.valid_BL = valid_BL
-        if bool((canvas.tokens_BL >= self.words)[self.given_BL].any()):
-            raise UserError(f"the prompt holds a token that is no word of the model's {self.words}, such as its mask")
-        if branches in (GUIDED, UNCOND):
-            if denoiser.process != "absorbing":
-                raise UserError("guidance masks the prompt, which only models of the absorbing process know; scale=1")
-            if not bool(self.given_BL.any()):
-                raise UserError("guidance needs a prompt, and nothing on this canvas is given; use scale=1")
+        masks = denoiser.process == "absorbing"
+        if branches in (GUIDED, UNCOND) and not masks:
+            raise UserError("guidance masks the prompt, which only models of the absorbing process know; scale=1")
+        words = denoiser.vocab_size
+        super().__init__(canvas, branches, mask=denoiser.mask if masks else None, size=words, words=words)
 
     @torch.no_grad()
     def run(self, tokens_BL: Tensor, noise_B: Tensor, at_BK: Tensor | None = None) -> Tensor:
         """Features (R, L, D), or (R, K, D) of the asked positions."""
-        sigma_B = self.model.sigma(noise_B)
-        parts = [tokens_BL if b == "cond" else self._blank(tokens_BL) for b in self.branches]
-        valid_BL, n = self.valid_BL, len(parts)
-        tokens_RL = parts[0] if n == 1 else torch.cat(parts)
-        mask = None if valid_BL is None else key_mask(valid_BL.repeat(n, 1))
-        at_RK = at_BK if at_BK is None or n == 1 else at_BK.repeat(n, 1)
-        return self.model.net(tokens_RL, sigma_B.repeat(n), at_RK, mask)
-
-    def _blank(self, tokens_BL: Tensor) -> Tensor:
-        return torch.where(self.given_BL, self.model.mask, tokens_BL)
+        sigma_R = self.repeat(self.model.sigma(noise_B))
+        mask = None if self.valid_BL is None else key_mask(self.repeat(self.valid_BL))
+        at_RK = None if at_BK is None else self.repeat(at_BK)
+        return self.model.net(self.stack(tokens_BL), sigma_R, at_RK, mask)
 
     @torch.no_grad()
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:
         """Log-weights of tokens, tile by tile."""
-        hidden_ND = hidden.flatten(0, 1)[positions_N]
-        linear, offset = self.model.net.output_layer.linear, self.model.offset
-        weight_VD = linear.weight.detach()
-        bias_V = linear.bias.detach() + offset
-
-        def project(part: slice, first: int, last: int) -> Tensor:
-            return F.linear(hidden_ND[part], weight_VD[first:last], bias_V[first:last]).float()
-
-        return project
-
-    def select(self, rows_K: Tensor) -> None:
-        self.given_BL = self.given_BL[rows_K]
-        self.valid_BL = None if self.valid_BL is None else self.valid_BL[rows_K]
+        linear = self.model.net.output_layer.linear
+        bias_V = linear.bias.detach() + self.model.offset
+        return tiles(hidden.flatten(0, 1)[positions_N], linear.weight.detach(), bias_V, self.never)
 
 
 _TRAIN_EPS = 1e-3  # the smallest time that is trained on (Lou et al., Sahoo et al.: sampling_eps)
@@ -204,3 +186,19 @@ def training_noise(noise: Noise, batch: TextBatch, rng: Rng) -> TrainingNoise:
     key_BL = rng.key(Stream.TRAIN_NOISE, batch.row_B[:, None], batch.visit_B[:, None], position_L)
     destroyed_BL = (uniform(key_BL) < share_B[:, None]) & batch.valid_BL
     return TrainingNoise(destroyed_BL, share_B, noise.rate(time_B))
+
+
+def weighted_cross_entropy(
+    model: Any, batch: TextBatch, rng: Rng, totals: Totals, hidden_of: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """σ'(t) / (e^σ − 1) times the cross-entropy of the masked positions, at one keyed t a row, a token: the bound in
+    nats (Sahoo et al. 2024, eq. 10). Under log-linear noise the weight is 1/m, LLaDA's loss (Nie et al. 2025, eq. 3).
+
+    model      has `noise`, `mask` and `log_weights`
+    hidden_of  hidden states (B, L, D) of tokens in which each position is masked with its row's probability
+    """
+    noise = training_noise(model.noise, batch, rng)
+    hidden_BLD = hidden_of(torch.where(noise.destroyed_BL, model.mask, batch.tokens_BL), noise.share_B)
+    weights_NV = model.log_weights(hidden_BLD[noise.destroyed_BL])
+    entropy_N = F.cross_entropy(weights_NV, batch.tokens_BL[noise.destroyed_BL], reduction="none")
+    return {"loss": (noise.weight_of_masked * entropy_N).sum() / totals.tokens}

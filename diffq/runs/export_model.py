@@ -12,8 +12,7 @@ from typing import Any
 from diffq.config import Request
 from diffq.errors import UserError, unknown
 from diffq.models.checkpoints import load
-from diffq.models.dit_layouts import WRITTEN, write_published
-from diffq.models.published import resolve
+from diffq.models.published import resolve, write_published, written
 from diffq.runs.export import writing_whole
 from diffq.runs.selection import outputs_of
 from diffq.store import Store
@@ -37,7 +36,7 @@ def run(request: Request) -> int:
     if request.json:
         print(json.dumps({"folder": str(folder), "layout": layout, "parameters": parameters}, ensure_ascii=False))
     else:
-        print(f"{folder}: {parameters:,} parameters in the layout of {WRITTEN[layout].name}")
+        print(f"{folder}: {parameters:,} parameters in the layout of {written()[layout].name}")
     return 0
 
 
@@ -48,11 +47,11 @@ def _asked(request: Request) -> tuple[str, Path]:
         if getattr(flags, flag):
             raise UserError(f"--{flag} is for tables; --layout writes a model, and takes --to and outputs= beside it")
     if not flags.layout:
-        raise UserError(f"export --to writes a model and needs its layout: --layout {' or '.join(WRITTEN)}")
+        raise UserError(f"export --to writes a model and needs its layout: --layout {' or '.join(written())}")
     if not flags.to:
         raise UserError(f"export --layout {flags.layout[-1]} needs the folder to write: --to FOLDER")
-    if flags.layout[-1] not in WRITTEN:
-        raise unknown("layout", flags.layout[-1], WRITTEN)
+    if flags.layout[-1] not in written():
+        raise unknown("layout", flags.layout[-1], written())
     surplus = [*map(str, request.runs), *(w for w in request.overrides if not w.startswith("outputs="))]
     if surplus:
         raise UserError(f"export --layout writes one model; leave out {surplus[0]}")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from diffq.data.exact_tokenizers import characters
 from diffq.errors import UserError
 from diffq.models.checkpoints import describe, load
-from diffq.models.dit_layouts import write_published
+from diffq.models.published import write_published
 
 TOKENIZER = characters(["the quick brown fox jumps over a lazy dog"])
 WORDS = TOKENIZER.mask

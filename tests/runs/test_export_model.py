@@ -14,7 +14,6 @@ from diffq.cli import main
 from diffq.cli.complete import complete
 from diffq.cli.parsers import LAYOUTS
 from diffq.models.checkpoints import WEIGHTS, load, tensors_of, write_tensors
-from diffq.models.dit_layouts import WRITTEN
 
 SIZES = ["model.width=16", "model.heads=2", "model.layers=1", "model.max_length=16"]
 TRAINER = ["max_steps=1", "trainer.batch_size=4", "trainer.validation_sources=0", "trainer.previews=0"]
@@ -94,12 +93,12 @@ def test_a_training_is_found_under_outputs_and_a_published_folder_is_written_aga
     ("name", "words", "told"),
     [
         ("sedd", ["--layout", "mdlm"], "a model of kind sedd cannot be written in the layout mdlm; its own is sedd"),
-        ("causal", ["--layout", "sedd"], "kind causal_lm has no published layout; those of kind sedd, sedd_uniform, m"),
+        ("causal", ["--layout", "sedd"], "kind causal_lm has no published layout; there are those of sedd, mdlm, llada"),
         ("sedd_cosine", ["--layout", "sedd"], "has no place for model.noise=cosine; it has those of log_linear, geo"),
         ("sedd_eps", ["--layout", "sedd"], "cannot say model.noise_eps=0.01: whoever reads it takes model.noise_eps=0"),
         ("mdlm_geometric", ["--layout", "mdlm"], "cannot say model.noise=geometric: whoever reads it takes model.noi"),
         ("sedd", ["--layout", "sed"], "there is no layout 'sed' (did you mean 'sedd'?)"),
-        ("sedd", [], "--to writes a model and needs its layout: --layout sedd or mdlm"),
+        ("sedd", [], "--to writes a model and needs its layout: --layout sedd or mdlm or llada or dream"),
         ("sedd", ["--layout", "sedd", "--samples"], "--samples is for tables"),
         ("sedd", ["--layout", "sedd", "--where", "bleu > 1"], "--where is for tables"),
         ("sedd", ["--layout", "sedd", "scale=2"], "writes one model; leave out scale=2"),
@@ -130,6 +129,6 @@ def test_folders_that_are_there_stay_as_they_are(trained, tmp_path, capsys):
 
 
 def test_the_shell_knows_the_layouts():
-    assert tuple(WRITTEN) == LAYOUTS
+    assert tuple(written()) == LAYOUTS
     assert complete(["export", "x", "--layout", "s"]) == ["sedd"]
     assert "--layout" in complete(["export", "x", "--la"])
