@@ -1,4 +1,5 @@
-"""What a dataset gives to the rest of the house: examples, and for a world the truth about them.
+"""What a dataset gives to the rest of the house: examples, for a world the truth about them, and verdicts on answers
+where these can be checked.
 
 Knows no tokens, no network and no metric.
 """
@@ -12,6 +13,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from diffq.settings import Settings, setting
 
 Split = Literal["train", "valid", "test"]
+Outcome = Literal["passed", "failed", "timed out", "memory", "output", "refused"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,63 @@ class DocumentCorpus(Protocol):
 Corpus = PairCorpus | DocumentCorpus
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one answer.
+
+    outcome  passed, or why not. Executed code also ends as `timed out`, `memory` and `output` (it went over that
+             limit) and `refused` (it was not run at all)
+    answer   what the text comes to, in a spelling in which equal answers are equal: the number in the box, the
+             program's syntax tree, the filled grid. Empty where the text holds no answer. Votes are counted by it, and
+             distinct solutions
+    """
+
+    outcome: Outcome
+    answer: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome == "passed"
+
+
+@runtime_checkable
+class Graded(Protocol):
+    """A corpus whose answers can be checked; its settings say so with `graded`.
+
+    A verdict is a function of the grader, the example and the text, and is kept under these: whatever else it depends
+    on (tests, limits) stands in one of them. An example may be of a subclass that holds its tests.
+    """
+
+    @property
+    def grader(self) -> str:
+        """How answers are graded, as the signature of a metric says it: `sudoku`, `math_verify_0.9.0`. Without spaces
+        and bars; another one wherever verdicts might be others."""
+        ...
+
+    def grade(self, asked: Sequence[tuple[Example, str]]) -> list[Verdict]:
+        """One verdict for each (question, answer), in this order. The questions are examples of this corpus; one is
+        asked as often as it has answers. Raises UserError where nothing can be graded here."""
+        ...
+
+
+class Checked:
+    """The `grade` of a corpus that sees by looking whether an answer is right: it says `check` alone."""
+
+    def check(self, source: str, answer: str) -> bool:
+        """Whether an answer to a source is right. A text that is no answer at all is not."""
+        raise NotImplementedError
+
+    def canonical(self, answer: str) -> str:
+        """The spelling in which equal answers are equal; the text with single spaces where nobody says otherwise."""
+        return " ".join(answer.split())
+
+    def grade(self, asked: Sequence[tuple[Example, str]]) -> list[Verdict]:
+        return [
+            Verdict("passed" if self.check(example.source, text) else "failed", self.canonical(text))
+            for example, text in asked
+        ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetSettings(Settings):
     """What every dataset has; registered subclasses add their own and implement `open`.
@@ -59,6 +118,7 @@ class DatasetSettings(Settings):
     # Settings in which sampling may differ from the training, or takes what the training had (the tokenizer).
     not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric")
     embedded: ClassVar[bool] = False  # made by code: nothing to look for, and a model of it is trained in a minute
+    graded: ClassVar[bool] = False  # the corpus is Graded: its answers can be checked
 
     name: str = setting(help="what the dataset is called in folders and tables", in_key=False)
     tokenizer: str = setting(

@@ -14,6 +14,7 @@ from diffq.cli import main
 from diffq.cli.complete import complete
 from diffq.cli.parsers import LAYOUTS
 from diffq.models.checkpoints import WEIGHTS, load, tensors_of, write_tensors
+from diffq.models.published import written
 
 SIZES = ["model.width=16", "model.heads=2", "model.layers=1", "model.max_length=16"]
 TRAINER = ["max_steps=1", "trainer.batch_size=4", "trainer.validation_sources=0", "trainer.previews=0"]
@@ -93,7 +94,11 @@ def test_a_training_is_found_under_outputs_and_a_published_folder_is_written_aga
     ("name", "words", "told"),
     [
         ("sedd", ["--layout", "mdlm"], "a model of kind sedd cannot be written in the layout mdlm; its own is sedd"),
-        ("causal", ["--layout", "sedd"], "kind causal_lm has no published layout; there are those of sedd, mdlm, llada"),
+        (
+            "causal",
+            ["--layout", "sedd"],
+            "kind causal_lm has no published layout; there are those of sedd, mdlm",
+        ),
         ("sedd_cosine", ["--layout", "sedd"], "has no place for model.noise=cosine; it has those of log_linear, geo"),
         ("sedd_eps", ["--layout", "sedd"], "cannot say model.noise_eps=0.01: whoever reads it takes model.noise_eps=0"),
         ("mdlm_geometric", ["--layout", "mdlm"], "cannot say model.noise=geometric: whoever reads it takes model.noi"),
