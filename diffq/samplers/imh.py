@@ -38,7 +38,8 @@ from diffq.diffusion.contracts import Canvas, OnStep, Step
 from diffq.diffusion.reductions import LogPower, LogProb, LogZ, Top
 from diffq.diffusion.row_draws import Candidates
 from diffq.registry import SAMPLERS
-from diffq.rng import Rng, Stream, exponential, uniform
+from diffq.rng import Rng, Stream
+from diffq.samplers.chains import resample, run_chain
 from diffq.samplers.decoding import Counting, first_in_order, from_left, random_order, real, slots_of
 from diffq.samplers.masked import mask_free
 from diffq.samplers.rounds import Ended, Round
@@ -243,20 +244,7 @@ class _Step:
 
     def _pick(self, log_w_RC: Tensor, at_RQ: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         key_R = self.rng.key(Stream.ACCEPT, self.row_id_R, 0, at_RQ[:, 0])
-        chain = self.sampler.chain
-        w_RC = (log_w_RC - log_w_RC.amax(1, keepdim=True)).exp()
-        stats = {"ess": w_RC.sum(1) ** 2 / (w_RC**2).sum(1), "spread": log_w_RC.std(1, correction=0)}
-        if self.sampler.select == "resample":
-            lane_C = torch.arange(chain + 1, device=key_R.device)
-            return (exponential(key_R[:, None], lane_C) / w_RC).argmin(1), stats
-        pick_R = torch.zeros(len(w_RC), dtype=torch.long, device=key_R.device)
-        accepted_R = torch.zeros(len(w_RC), dtype=torch.float64, device=key_R.device)
-        for k in range(1, chain + 1):
-            rise_R = log_w_RC[:, k] - log_w_RC.gather(1, pick_R[:, None]).squeeze(1)
-            accept_R = uniform(key_R, k).log() < rise_R
-            pick_R = torch.where(accept_R, k, pick_R)
-            accepted_R += accept_R
-        return pick_R, {"acceptance": accepted_R / chain, **stats}
+        return run_chain(log_w_RC, key_R) if self.sampler.select == "chain" else resample(log_w_RC, key_R)
 
     def written(self, token_RQ: Tensor, at_RQ: Tensor) -> Tensor:
         return self.tokens_RL.scatter(1, at_RQ, token_RQ)

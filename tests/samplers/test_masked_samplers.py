@@ -81,7 +81,8 @@ def test_empty_steps_cost_nothing_and_only_what_is_written_is_projected():
     assert guided.positions_projected == 2 * int(free.sum())
 
 
-MASKED = sorted(n for n in SAMPLERS.names() if "absorbing" in SAMPLERS[n].processes)
+# `power` enumerates all texts, which here are too many: see test_sequences_law.
+MASKED = sorted(n for n in SAMPLERS.names() if "absorbing" in SAMPLERS[n].processes and n != "power")
 
 
 @pytest.mark.parametrize("sampler", MASKED)
@@ -91,7 +92,8 @@ def test_every_masked_sampler_serves_every_masked_model(sampler, name):
     denoiser = text_models.build(name).denoiser()
     canvas = text_models.canvas(4, 12)
     steps = {"steps": 6} if "steps" in SAMPLERS[sampler].__dataclass_fields__ else {}
-    sharper = {"alpha": 3.0} if sampler == "imh" else {"top_p": 0.8, "temperature": 0.9}
+    sharper = {"top_p": 0.8, "temperature": 0.9, "alpha": 3.0}
+    sharper = {name: value for name, value in sharper.items() if name in SAMPLERS[sampler].__dataclass_fields__}
     for dials in ({}, {"scale": 1.5, **sharper}):
         made = SAMPLERS[sampler](**steps, **dials)
         filled = made(denoiser, canvas, Rng(5)).tokens_BL

@@ -1,0 +1,196 @@
+"""Whole sequences weighed against each other, beyond arXiv 2604.00375: what its step-by-step look-ahead is an
+approximation of.
+
+Along an order of positions that is drawn before, a masked model gives every text x the probability
+p(x) = ∏ p(x_i | what was written before), a proper distribution; decoding one position a step at a temperature proposes
+with the known probability q(x) = ∏ q(x_i | …).
+
+    sequence_imh  a chain over K + 1 whole texts with w = p(x)^α / q(x): the law is p^α as K → ∞, with no approximation
+    best_of       the most probable of n texts
+    power         p^α itself, by enumeration of all texts that are not too improbable: for small worlds
+
+Knows no network.
+
+Shape suffixes: B rows of the canvas, C texts of a row, R = B·C, L positions, Q positions of a step, M prefixes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from diffq.diffusion.contracts import Canvas, OnStep, Step, open_guided
+from diffq.diffusion.draws import DrawAndZ
+from diffq.diffusion.reductions import LogProb, LogZ, Top
+from diffq.diffusion.row_draws import sharpened
+from diffq.errors import UserError
+from diffq.registry import SAMPLERS
+from diffq.rng import Rng, Stream, exponential
+from diffq.samplers.chains import run_chain
+from diffq.samplers.decoding import Counting, first_in_order, from_left, random_order
+from diffq.samplers.masked import GuidedByPrompt, mask_free
+from diffq.samplers.rounds import Ended
+from diffq.settings import setting
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Texts and the log-probabilities of their paths.
+
+    tokens_BCL
+    log_p_BC    under the model, float64
+    log_q_BC    under the proposal they were drawn from
+    """
+
+    tokens_BCL: Tensor
+    log_p_BC: Tensor
+    log_q_BC: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeSequences(Counting):
+    """What samplers of whole sequences have in common: several texts of every row, written side by side."""
+
+    positions: Literal["random", "left_to_right"] = setting(
+        "random", "the order of positions, the same for all texts of a row"
+    )
+
+    def paths(
+        self, denoiser: Any, canvas: Canvas, rng: Rng, count: int, temperature: float, on_step: OnStep | None
+    ) -> Paths:
+        """`count` texts of every row, drawn at a temperature."""
+        rows_R = torch.arange(len(canvas.tokens_BL), device=canvas.device).repeat_interleave(count)
+        visit_R = torch.arange(count, device=canvas.device).repeat(len(canvas.tokens_BL))
+        wide = canvas.map(lambda x: x[rows_R]).replace(end=None)  # a text is weighed with what follows its end
+        tokens_RL, masked_RL = mask_free(wide, denoiser.mask), wide.free_BL.clone()
+        session = self.open(denoiser, canvas).fork(rows_R)
+        blocks = self.blocks(wide)
+        plan = self.rounds(wide, blocks)
+        order_RL = random_order(wide, rng) if self.positions == "random" else from_left(wide)
+        here_R = torch.arange(len(rows_R), device=canvas.device)
+        log_p_R = torch.zeros(len(rows_R), dtype=torch.float64, device=canvas.device)
+        log_q_R = torch.zeros_like(log_p_R)
+        for now in plan.rounds(masked_RL, Ended(wide, tokens_RL)):
+            if len(now.row_R) < len(here_R):
+                session.select(torch.searchsorted(here_R, now.row_R))
+                here_R = now.row_R
+            assert now.quotas is not None
+            at_RQ, slots = first_in_order(now.open_RL, now.quotas, order_RL[here_R])
+            hidden = session.run(tokens_RL[here_R], now.noise_R, at_RQ)
+            key_N = rng.key(Stream.TOKEN, wide.row_B[here_R, None], visit_R[here_R, None], at_RQ).flatten()[slots]
+            ((token_N, _, log_p_N),) = session.read(hidden, slots, [DrawAndZ(key_N, temperature)])
+            log_q_N = log_p_N
+            if temperature != 1:
+                (log_q_N,) = session.read(hidden, slots, [sharpened(LogProb(token_N), temperature)])
+            row_N, at_N = here_R[slots // at_RQ.shape[1]], at_RQ.flatten()[slots]
+            tokens_RL[row_N, at_N], masked_RL[row_N, at_N] = token_N, False
+            log_p_R.index_add_(0, row_N, log_p_N)
+            log_q_R.index_add_(0, row_N, log_q_N)
+            if on_step is not None:
+                first = slice(None, None, count)
+                time_B = (masked_RL.sum(1).double() / blocks.free_B)[first]
+                on_step(Step(now.index, plan.total, time_B, canvas, tokens_RL[first].clone))
+        shape = (len(canvas.tokens_BL), count)
+        return Paths(tokens_RL.view(*shape, -1), log_p_R.view(shape), log_q_R.view(shape))
+
+    @staticmethod
+    def filled(canvas: Canvas, paths: Paths, pick_B: Tensor) -> Canvas:
+        row_B = torch.arange(len(pick_B), device=pick_B.device)
+        return canvas.replace(tokens_BL=paths.tokens_BCL[row_B, pick_B])
+
+
+@SAMPLERS.register("best_of")
+@dataclass(frozen=True, kw_only=True)
+class BestOf(WholeSequences):
+    """The text that the model finds most probable, of several."""
+
+    candidates: int = setting(4, "the texts that are compared", low=1, high=4096)
+    temperature: float = setting(1.0, "that they are drawn at", above=0)
+
+    def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
+        paths = self.paths(denoiser, canvas, rng, self.candidates, self.temperature, on_step)
+        return self.filled(canvas, paths, paths.log_p_BC.argmax(1))
+
+
+@SAMPLERS.register("sequence_imh")
+@dataclass(frozen=True, kw_only=True)
+class SequenceIMH(WholeSequences):
+    """Independent Metropolis–Hastings over whole texts, whose target is p^α exactly."""
+
+    records: ClassVar[tuple[str, ...]] = ("acceptance", "ess", "spread")
+
+    alpha: float = setting(4.0, "the power of the target p^α; 1 samples p", above=0)
+    chain: int = setting(4, "K, the texts proposed after the first", low=0, high=1024)
+    proposal: Literal["tempered", "plain"] = setting("tempered", "texts are drawn token by token from p^α or from p")
+
+    def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
+        temperature = 1 / self.alpha if self.proposal == "tempered" else 1.0
+        paths = self.paths(denoiser, canvas, rng, self.chain + 1, temperature, on_step)
+        log_w_BC = self.alpha * paths.log_p_BC - paths.log_q_BC
+        pick_B, stats = run_chain(log_w_BC, rng.key(Stream.ACCEPT, canvas.row_B))
+        filled = self.filled(canvas, paths, pick_B)
+        if on_step is not None:
+            done_B = torch.zeros(len(pick_B), dtype=torch.float64, device=pick_B.device)
+            total = int(canvas.free_BL.sum(1).max())
+            on_step(Step(total, total + 1, done_B, filled, filled.tokens_BL.clone, stats))
+        return filled
+
+
+@SAMPLERS.register("power")
+@dataclass(frozen=True, kw_only=True)
+class Power(GuidedByPrompt):
+    """Draws from p^α by enumeration, from left to right, of every text of at least a probability."""
+
+    records: ClassVar[tuple[str, ...]] = ("lost",)
+
+    alpha: float = setting(1.0, "the power of the target p^α", above=0)
+    floor: float = setting(1e-6, "beginnings that are less probable are left out", above=0, high=0.1)
+    limit: int = setting(100_000, "the most beginnings that are followed at a time", low=1)
+
+    def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
+        tokens_BL = mask_free(canvas, denoiser.mask)
+        session = open_guided(denoiser, canvas, self.scale)
+        asked_BL = torch.where(canvas.valid_BL, tokens_BL, -1)
+        same_B = torch.unique(asked_BL, dim=0, return_inverse=True)[1]
+        lost_B = torch.zeros(len(tokens_BL), dtype=torch.float64, device=canvas.device)
+        filled_BL, groups = tokens_BL.clone(), int(same_B.max()) + 1
+        for group in range(groups):
+            row_K = (same_B == group).nonzero().squeeze(1)
+            texts_ML, log_p_M = self._enumerate(session, canvas, row_K[0], tokens_BL[row_K[0]])
+            lost_B[row_K] = 1 - log_p_M.exp().sum()
+            lane_M = torch.arange(len(log_p_M), device=canvas.device)
+            race_KM = exponential(rng.key(Stream.TOKEN, canvas.row_B[row_K])[:, None], lane_M).log()
+            filled_BL[row_K] = texts_ML[(race_KM - self.alpha * log_p_M).argmin(1)]
+            if on_step is not None:
+                time_B = (same_B > group).double()
+                on_step(Step(group, groups, time_B, canvas, filled_BL.clone, {"lost": lost_B.clone()}))
+        return canvas.replace(tokens_BL=filled_BL)
+
+    def _enumerate(self, session: Any, canvas: Canvas, row: Tensor, tokens_L: Tensor) -> tuple[Tensor, Tensor]:
+        """All texts of a row, (M, L), and their log-probabilities; UserError where they are too many."""
+        place_F = canvas.free_BL[row].nonzero().squeeze(1)
+        texts_ML, log_p_M = tokens_L[None], torch.zeros(1, dtype=torch.float64, device=tokens_L.device)
+        for i, place in enumerate(place_F):
+            count = len(texts_ML)
+            share_M = torch.full((count,), 1 - i / len(place_F), dtype=torch.float64, device=tokens_L.device)
+            forked = session.fork(row.expand(count))
+            hidden = forked.run(texts_ML, share_M, place.expand(count, 1))
+            words = min(session.words, math.ceil(1 / self.floor), 1024)
+            slot_M = torch.arange(count, device=tokens_L.device)
+            (score_MT, token_MT), log_z_M = forked.read(hidden, slot_M, [Top(words), LogZ()])
+            next_MT = log_p_M[:, None] + score_MT.double() - log_z_M[:, None]
+            prefix_M, token_M = (next_MT >= math.log(self.floor)).nonzero(as_tuple=True)
+            if not 0 < len(prefix_M) <= self.limit:
+                raise UserError(
+                    f"power: after {i + 1} of {len(place_F)} tokens {len(prefix_M)} beginnings have a probability of"
+                    f" at least floor={self.floor:g}, and 1 to limit={self.limit} can be followed; change floor, or"
+                    " ask for shorter texts"
+                )
+            texts_ML = texts_ML[prefix_M].index_fill(1, place, 0)
+            texts_ML[:, place] = token_MT[prefix_M, token_M]
+            log_p_M = next_MT[prefix_M, token_M]
+        return texts_ML, log_p_M
