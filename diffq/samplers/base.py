@@ -23,6 +23,10 @@ class Sampler(Settings):
 
     processes: ClassVar[tuple[Process, ...]] = ()
     takes_length: ClassVar[bool] = True  # the canvas' length is decided before sampling, by a length model
+    # How much it asks of a network: can be bounded without one; is the same whatever the network answers.
+    foreseeable: ClassVar[bool] = True
+    by_numbers: ClassVar[bool] = False
+    records: ClassVar[tuple[str, ...]] = ()  # of the statistics of its steps, those whose mean a row keeps
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         """Fills the free positions of the canvas and returns it; positions that are not free are never written."""

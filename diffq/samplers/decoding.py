@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ class InBlocks(GuidedByPrompt):
 @dataclass(frozen=True, kw_only=True)
 class Counting(InBlocks):
     """The dials of those whose rounds write a number of positions that is known beforehand."""
+
+    by_numbers: ClassVar[bool] = True
 
     steps: int = setting(0, "rounds of a whole canvas, shared out among its blocks; 0: tokens_per_step decides", low=0)
     tokens_per_step: int = setting(1, "positions that a round writes, where steps is 0", low=1)

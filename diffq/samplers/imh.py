@@ -51,6 +51,7 @@ from diffq.settings import setting
 class IMH(Counting):
     """Decoding whose tokens are chosen by a chain of K proposals a step that look ahead."""
 
+    by_numbers: ClassVar[bool] = False  # equal candidates are run once
     records: ClassVar[tuple[str, ...]] = ("acceptance", "ess", "spread", "distinct")
 
     alpha: float = setting(4.0, "the power of the target p^α; 1 samples p", above=0)

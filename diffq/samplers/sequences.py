@@ -146,6 +146,7 @@ class Power(GuidedByPrompt):
     """Draws from p^α by enumeration, from left to right, of every text of at least a probability."""
 
     records: ClassVar[tuple[str, ...]] = ("lost",)
+    foreseeable: ClassVar[bool] = False
 
     alpha: float = setting(1.0, "the power of the target p^α", above=0)
     floor: float = setting(1e-6, "beginnings that are less probable are left out", above=0, high=0.1)

@@ -9,6 +9,7 @@ Shape suffixes: B rows, R = B × branches, L positions, N asked positions, A row
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections import Counter
@@ -63,8 +64,8 @@ class Trace:
     branches    of the session; empty where none was opened
     runs        the network calls, each with how often there were such
     widest      positions of the largest reading
-    steered     whether the sampler has seen more of the network than drawn tokens, so that with another network it may
-                ask for something else
+    read_more   whether the sampler has seen more of the network than drawn tokens
+    steered     whether it may therefore ask something else of another network
     """
 
     calls: int = 0
@@ -74,6 +75,7 @@ class Trace:
     branches: tuple[Branch, ...] = ()
     runs: Counter[Ran] = field(default_factory=Counter)
     widest: int = 0
+    read_more: bool = field(default=False, compare=False)
     steered: bool = False
 
     @property
@@ -151,6 +153,8 @@ def _canvas(valid_BL: Tensor) -> Canvas:
 
 
 def _run(sampler: Sampler, blank: Blank, canvas: Canvas, ends_B: Tensor | None, seed: int = 0) -> Trace:
+    if not sampler.foreseeable:
+        raise Uncounted(f"how much {sampler.kind} asks of a network depends on what it says")
     trace = Trace()
     meter = Meter(_DryDenoiser(blank, trace, ends_B))
     try:
@@ -160,6 +164,7 @@ def _run(sampler: Sampler, blank: Blank, canvas: Canvas, ends_B: Tensor | None, 
     except Exception as error:  # somebody's own sampler, which wants more of a network than the contract has
         raise Uncounted(f"{sampler.kind} cannot be run without a network: {type(error).__name__}: {error}") from error
     trace.calls, trace.rows = meter.nfe_calls, meter.nfe_rows
+    trace.steered = trace.read_more and not sampler.by_numbers
     return trace
 
 
@@ -229,7 +234,7 @@ class _DrySession:
         trace.positions[kind] = trace.positions.get(kind, 0) + positions
         trace.reads[kind] = trace.reads.get(kind, 0) + reads
         trace.widest = max(trace.widest, positions // reads)
-        trace.steered |= not all(isinstance(r, Draw | NucleusDraw | LeapDraw) for r in reduce)
+        trace.read_more |= not all(isinstance(r, Draw | NucleusDraw | LeapDraw) for r in reduce)
 
     @property
     def words(self) -> int:
@@ -238,6 +243,14 @@ class _DrySession:
     def select(self, rows_K: Tensor) -> None:
         if self.ends_A is not None:
             self.ends_A = self.ends_A[rows_K]
+
+    def fork(self, rows_K: Tensor) -> _DrySession:
+        made = copy.copy(self)
+        made.select(rows_K)
+        return made
+
+    def admit_mask(self) -> None:
+        """One word more: it changes no count."""
 
 
 def _kind(reduce: Sequence[Reduction]) -> Kind:
