@@ -23,8 +23,7 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.draws import Draw
-from diffq.diffusion.likelihood import bound
-from diffq.diffusion.reductions import LogProb
+from diffq.diffusion.likelihood import bound, by_row, teacher_forced
 from diffq.errors import UserError
 from diffq.rng import Rng
 from diffq.runs.progress import point_progress
@@ -168,14 +167,9 @@ class DiffqLM(LM):
 
     def _exact(self, canvas: Canvas) -> tuple[Tensor, Tensor]:
         """Σ log p of the free tokens, and whether each is the likeliest where it stands."""
-        tokens_BL = canvas.tokens_BL
-        start_B1 = torch.full_like(tokens_BL[:, :1], self.denoiser.start)
-        session = self.denoiser.open(canvas)
-        hidden = session.run(torch.cat([start_B1, tokens_BL[:, :-1]], 1))
-        position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
-        token_N = tokens_BL.flatten()[position_N]
-        log_p_N, best_N = session.read(hidden, position_N, [LogProb(token_N), Draw(None, 0.0)])
-        return _rows(log_p_N, position_N, canvas), _rows((best_N != token_N).double(), position_N, canvas) == 0
+        position_N, log_p_N, best_N = teacher_forced(self.denoiser, canvas, Draw(None, 0.0))
+        wrong_N = best_N != canvas.tokens_BL.flatten()[position_N]
+        return by_row(log_p_N, position_N, canvas), by_row(wrong_N, position_N, canvas) == 0
 
     def _greedy(self, canvas: Canvas) -> Tensor:
         """Whether the best token of every free position, all of them masked, is the one that stands there."""
@@ -187,8 +181,7 @@ class DiffqLM(LM):
         hidden = session.run(masked_BL, share_B)
         position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
         (best_N,) = session.read(hidden, position_N, [Draw(None, 0.0)])
-        wrong_N = (best_N != canvas.tokens_BL.flatten()[position_N]).double()
-        return _rows(wrong_N, position_N, canvas) == 0
+        return by_row(best_N != canvas.tokens_BL.flatten()[position_N], position_N, canvas) == 0
 
     @property
     def _file(self) -> Path:
@@ -225,11 +218,6 @@ def _decode_answers(line: bytes) -> dict[str, tuple[float, bool]] | None:
 
 def _length(row: Asked) -> int:
     return len(row[0]) + len(row[1])
-
-
-def _rows(value_N: Tensor, position_N: Tensor, canvas: Canvas) -> Tensor:
-    total_B = torch.zeros(len(canvas.tokens_BL), dtype=torch.float64, device=canvas.device)
-    return total_B.index_add_(0, position_N // canvas.shape[1], value_N.double())
 
 
 def _progress(done: int, total: int) -> Any:

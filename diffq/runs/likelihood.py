@@ -198,7 +198,7 @@ def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws
     import torch
 
     from diffq.diffusion.contracts import Canvas, row_id
-    from diffq.diffusion.likelihood import bound
+    from diffq.diffusion.likelihood import bound, exact
     from diffq.rng import Rng
     from diffq.runs.sampling import Progress
 
@@ -210,7 +210,7 @@ def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws
         rows = torch.tensor([row_id(first + i, 0) for i in range(len(part))], device=device)
         canvas = Canvas(part, whole, whole, rows)
         if denoiser.process == "causal":
-            nats = causal_nats(denoiser, canvas)[:, None]
+            nats = exact(denoiser, canvas)[:, None]
         else:
             nats = torch.stack([bound(denoiser, canvas, Rng(config.seed), draws, r) for r in range(REPLICATES)], 1)
         if not bool(nats.isfinite().all()):
@@ -218,21 +218,6 @@ def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws
         kept.append(nats.cpu().numpy())
         if show is not None:
             show(Progress(first + len(part) - already, len(windows) - already, time.monotonic() - began))
-
-
-def causal_nats(denoiser: Any, canvas: Any) -> Any:
-    """−log p of each row of a canvas under a causal model, every token predicted, the first from the start token."""
-    import torch
-
-    from diffq.diffusion.reductions import LogProb
-
-    tokens_BL = canvas.tokens_BL
-    start_B1 = torch.full_like(tokens_BL[:, :1], denoiser.start)
-    session = denoiser.open(canvas)
-    hidden = session.run(torch.cat([start_B1, tokens_BL[:, :-1]], 1))
-    positions = torch.arange(tokens_BL.numel(), device=tokens_BL.device)
-    (log_p_N,) = session.read(hidden, positions, [LogProb(tokens_BL.flatten())])
-    return -log_p_N.view(tokens_BL.shape).sum(1)
 
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:
