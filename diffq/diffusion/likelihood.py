@@ -1,6 +1,7 @@
-"""Monte-Carlo estimates of the likelihood bounds of discrete diffusion, through the denoiser contract.
+"""Likelihoods of given tokens through the denoiser contract: exact ones of causal models, bounds of discrete diffusion.
 
-A bound is on −log p of the free tokens of a canvas given its other tokens, in nats a row. Noise levels of a row are
+Both are of −log p of the free tokens of a canvas, in nats a row. A causal model gives each token given all before it.
+Of diffusion there is a Monte-Carlo estimate of a bound, given all tokens that are not free. Noise levels of a row are
 stratified (each of n draws falls into its own n-th of the range, with one keyed shift), so their number buys more than
 independent ones would; two replicates with shifts of their own tell the error. Draws are keyed by row and position
 alone: rows with one id share their noise, which is how choices are compared.
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.discrete import Uniform
-from diffq.diffusion.reductions import LogProb, LogZ
+from diffq.diffusion.reductions import LogProb, LogZ, Reduction
 from diffq.diffusion.score_entropy import ScoreSums, absorbing_entropy, uniform_entropy, uniform_prior_divergence
 from diffq.rng import Rng, Stream, uniform
 
@@ -62,7 +63,7 @@ def _absorbing_draw(denoiser: Any, session: Any, canvas: Canvas, rng: Rng, level
     position_N = masked_BL.flatten().nonzero().squeeze(1)
     log_p_N, log_z_N = session.read(hidden, position_N, [LogProb(canvas.tokens_BL.flatten()[position_N]), LogZ()])
     term_N = absorbing_entropy(log_z_N, log_p_N) if denoiser.learnt_z else -log_p_N
-    return _by_row(term_N, position_N, canvas) * count_B / k_B
+    return by_row(term_N, position_N, canvas) * count_B / k_B
 
 
 def _uniform_draw(denoiser: Any, session: Any, canvas: Canvas, rng: Rng, level_B: Tensor, visit: int) -> Tensor:
@@ -79,10 +80,44 @@ def _uniform_draw(denoiser: Any, session: Any, canvas: Canvas, rng: Rng, level_B
     ((sum_N, logs_N, log_clean_N),) = session.read(hidden, position_N, [ScoreSums(token_N, clean_N)])
     sigma_N = denoiser.noise.total(level_B)[position_N // canvas.shape[1]]
     term_N = uniform_entropy(sum_N, logs_N, log_clean_N, token_N == clean_N, sigma_N, denoiser.vocab_size)
-    return _by_row(term_N, position_N, canvas) * denoiser.noise.rate(level_B)
+    return by_row(term_N, position_N, canvas) * denoiser.noise.rate(level_B)
 
 
-def _by_row(term_N: Tensor, position_N: Tensor, canvas: Canvas) -> Tensor:
-    """Sums over the positions of each row."""
-    total_B = torch.zeros(len(canvas.row_B), dtype=torch.float64, device=canvas.device)
-    return total_B.index_add_(0, position_N // canvas.shape[1], term_N.double())
+def exact(denoiser: Any, canvas: Canvas) -> Tensor:
+    """−log p of the free tokens of each row under a causal model, float64 (B,): what `bound` is to diffusion."""
+    position_N, log_p_N = teacher_forced(denoiser, canvas)
+    return -by_row(log_p_N, position_N, canvas)
+
+
+def teacher_forced(
+    denoiser: Any, canvas: Canvas, *more: Reduction, from_start: bool = True
+) -> tuple[Tensor, Tensor, *tuple[Any, ...]]:
+    """The places of the free tokens in the flattened canvas (N,), and log p of each given all tokens before it in its
+    row, float64 (N,), from one pass of a causal model.
+
+    more        reductions of the same distributions, whose results follow
+    from_start  the start token stands before each row; without it the model reads a token less, and ValueError where
+                the first token of a row is free, since nothing stands before it
+    """
+    position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
+    token_N, length = canvas.tokens_BL.flatten()[position_N], canvas.shape[1]
+    read_BL, place_N = canvas.tokens_BL[:, :-1], position_N
+    if from_start:
+        read_BL = torch.cat([torch.full_like(canvas.tokens_BL[:, :1], denoiser.start), read_BL], 1)
+    elif bool(canvas.free_BL[:, 0].any()):
+        raise ValueError("the first token of a row is free and nothing stands before it")
+    else:
+        place_N = position_N - position_N // length - 1  # what a token predicts stands one place behind it
+    all_BL = torch.ones_like(read_BL, dtype=torch.bool)
+    session = denoiser.open(Canvas(read_BL, all_BL, all_BL, canvas.row_B))
+    return position_N, *session.read(session.run(read_BL), place_N, [LogProb(token_N), *more])
+
+
+def by_row(term_N: Tensor, position_N: Tensor, canvas: Canvas) -> Tensor:
+    """Sums of terms at places of the flattened canvas, each place once, over each row: float64 (B,).
+
+    The terms are laid out before they are added up, since adding in place has other last bits on a GPU each time.
+    """
+    term_BL = torch.zeros(canvas.shape, dtype=torch.float64, device=canvas.device)
+    term_BL.view(-1)[position_N] = term_N.double()
+    return term_BL.sum(1)

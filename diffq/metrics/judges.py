@@ -21,6 +21,8 @@ from diffq.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from diffq.diffusion.contracts import Canvas
+
 _BATCH_TOKENS = 4096
 _MOST_HELD = 8192  # texts whose losses are kept: of 1,024 tokens each, 64 MB
 
@@ -150,48 +152,34 @@ _held: dict[tuple[str, bool, bytes], np.ndarray] = {}
 
 
 def _judged(judge: Judge, texts: Sequence[Sequence[int]], from_start: bool) -> list[np.ndarray]:
-    import torch
+    from diffq.diffusion.likelihood import teacher_forced
 
     found: list[Any] = [np.zeros(0)] * len(texts)
-    for part in _batches([len(row) for row in texts]):
-        rows = [list(texts[i]) for i in part]
-        inputs = [([judge.denoiser.start] if from_start else []) + row[:-1] for row in rows if row]
-        wanted = [row if from_start else row[1:] for row in rows]
-        if not any(inputs):
+    first = 0 if from_start else 1  # the first token that is predicted
+    for batch in _batches([len(row) for row in texts]):
+        part = [i for i in batch if texts[i]]
+        if not any(texts[i][first:] for i in part):
             continue
-        losses = _losses(judge, inputs, wanted, torch)
-        at = 0
-        for i, row in zip(part, wanted, strict=True):
-            found[i] = losses[at : at + len(row)]
-            at += len(row)
+        canvas = _canvas([texts[i] for i in part], judge)
+        free_BL = canvas.valid_BL.clone()
+        free_BL[:, :first] = False
+        _, log_p_N = teacher_forced(judge.denoiser, canvas.replace(free_BL=free_BL), from_start=from_start)
+        ends = np.cumsum([len(texts[i]) - first for i in part])
+        for i, losses in zip(part, np.split(-log_p_N.cpu().numpy(), ends[:-1]), strict=True):
+            found[i] = losses
     if not all(np.isfinite(losses).all() for losses in found):
         raise UserError(f"judge {judge.name} gives probabilities that are no numbers; its weights are damaged")
     return found
 
 
-def _losses(judge: Judge, inputs: list[list[int]], wanted: list[list[int]], torch: Any) -> np.ndarray:
-    """Losses of the wanted tokens of rows, laid end to end."""
-    from diffq.diffusion.reductions import LogProb
-
-    session, tokens_BL = _open(inputs, judge, torch)
-    hidden, length = session.run(tokens_BL), tokens_BL.shape[1]
-    place_N = torch.tensor([b * length + i for b, row in enumerate(inputs) for i in range(len(row))])
-    token_N = torch.tensor([t for row in wanted for t in row], device=judge.device)
-    (log_p_N,) = session.read(hidden, place_N.to(judge.device), [LogProb(token_N)])
-    losses: np.ndarray = -log_p_N.cpu().numpy()
-    return losses
-
-
 def text_states(judge: Judge, texts: Sequence[Sequence[int]], over: str) -> np.ndarray:
     """Texts × width, float64: the judge's last hidden states, at the last token of each text (over=last: what the
     papers take of GPT-2 large) or their mean over its tokens (over=mean). An empty text is the end token alone."""
-    import torch
-
     rows = [list(row) or [judge.denoiser.end] for row in texts]
     found: list[Any] = [None] * len(rows)
     for part in _batches([len(row) for row in rows]):
-        session, tokens_BL = _open([rows[i] for i in part], judge, torch)
-        hidden_BLD = session.run(tokens_BL).double().cpu().numpy()
+        canvas = _canvas([rows[i] for i in part], judge)
+        hidden_BLD = judge.denoiser.open(canvas).run(canvas.tokens_BL).double().cpu().numpy()
         for i, states_LD in zip(part, hidden_BLD, strict=True):
             own = states_LD[: len(rows[i])]
             found[i] = own[-1] if over == "last" else own.mean(axis=0)
@@ -207,14 +195,16 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         order = order[size:]
 
 
-def _open(rows: Sequence[Sequence[int]], judge: Judge, torch: Any) -> tuple[Any, torch.Tensor]:
-    """A session and its tokens; padding stands behind the text, where no token sees it."""
+def _canvas(rows: Sequence[Sequence[int]], judge: Judge) -> Canvas:
+    """The rows, all free; padding stands behind the text, where no token sees it."""
+    import torch
+
     from diffq.diffusion.contracts import Canvas
 
     tokens_BL = torch.full((len(rows), max(map(len, rows))), judge.denoiser.end)
+    valid_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
     for b, row in enumerate(rows):
         tokens_BL[b, : len(row)] = torch.tensor(row)
-    tokens_BL = tokens_BL.to(judge.device)
-    whole_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
-    canvas = Canvas(tokens_BL, whole_BL, whole_BL, torch.arange(len(rows), device=judge.device))
-    return judge.denoiser.open(canvas), tokens_BL
+        valid_BL[b, : len(row)] = True
+    tokens_BL, valid_BL = tokens_BL.to(judge.device), valid_BL.to(judge.device)
+    return Canvas(tokens_BL, valid_BL, valid_BL, torch.arange(len(rows), device=judge.device))

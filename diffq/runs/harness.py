@@ -21,6 +21,7 @@ from diffq.interrupts import reaching
 from diffq.report.tables import print_table
 from diffq.store.files import write_json
 from diffq.store.identity import digest
+from diffq.store.point import Point
 from diffq.store.root import Store
 
 TASKS = ("lambada", "hellaswag", "piqa", "arc_easy", "arc_challenge", "winogrande")
@@ -117,12 +118,13 @@ def evaluate(
     for name in stock:
         if name not in manager.all_tasks:
             raise unknown("task", name, [*TASKS, *manager.all_tasks])
-    found: Any = simple_evaluate(
-        model, tasks=list(tasks), limit=limit, task_manager=manager, bootstrap_iters=1000,
-        random_seed=config.seed, numpy_random_seed=config.seed, torch_random_seed=config.seed, verbosity="ERROR",
-    )  # fmt: skip
-    rows = [row for name, result in found["results"].items() for row in _metrics(name, result, found["n-samples"])]
-    write_json(folder / "results.json", {**about, "model": config.choices.model, "limit": limit, "rows": rows})
+    with Point(folder).claim(wait=True):  # another process may be at it; then this one waits, and has its answers
+        found: Any = simple_evaluate(
+            model, tasks=list(tasks), limit=limit, task_manager=manager, bootstrap_iters=1000,
+            random_seed=config.seed, numpy_random_seed=config.seed, torch_random_seed=config.seed, verbosity="ERROR",
+        )  # fmt: skip
+        rows = [row for name, result in found["results"].items() for row in _metrics(name, result, found["n-samples"])]
+        write_json(folder / "results.json", {**about, "model": config.choices.model, "limit": limit, "rows": rows})
     return rows
 
 

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.draws import Draw
-from diffq.diffusion.likelihood import bound
-from diffq.diffusion.reductions import LogProb
+from diffq.diffusion.likelihood import bound, by_row, teacher_forced
 from diffq.errors import UserError
 from diffq.rng import Rng
 from diffq.runs.progress import point_progress
+from diffq.store.files import append, cut_back, read_lines
 from diffq.store.identity import digest
 
 _CPU_TOKENS, _GPU_TOKENS = 1024, 32768
@@ -43,7 +43,7 @@ class DiffqLM(LM):
     ranked   joint: the bound on context and continuation, where a question has several answers to be ranked (a single
              one, as LAMBADA's, has the bound on itself); conditional: that on the continuation alone
     draws    noise levels a request
-    folder   where answers are kept, a line each: a run that is cut off goes on from them
+    folder   where answers are kept, a batch a line: a run that is cut off goes on from them
     sampler  writes text for `generate_until`
     """
 
@@ -74,8 +74,8 @@ class DiffqLM(LM):
         rows = [(*pair, answers[name] > 1) for pair, name in zip(pairs, asked, strict=True)]
         named = [digest([*row]) for row in rows]
         held = self._held()
-        todo = [i for i, name in enumerate(named) if name not in held]
-        todo.sort(key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+        first = {name: i for i, name in reversed([*enumerate(named)])}
+        todo = sorted((i for name, i in first.items() if name not in held), key=lambda i: (_length(rows[i]), i))
         with point_progress("harness", self.quiet) as show:
             for part in self._batches(todo, rows):
                 found = self._score([rows[i] for i in part])
@@ -136,7 +136,7 @@ class DiffqLM(LM):
         most = _GPU_TOKENS if self.device_.type == "cuda" else _CPU_TOKENS
         made: list[list[int]] = []
         for i in order:
-            size = len(rows[i][0]) + len(rows[i][1])
+            size = _length(rows[i])
             if made and (len(made[-1]) + 1) * size <= most:
                 made[-1].append(i)
             else:
@@ -144,7 +144,7 @@ class DiffqLM(LM):
         return made
 
     def _score(self, rows: Sequence[Asked]) -> list[tuple[float, bool]]:
-        length = max(len(context) + len(answer) for context, answer, *_ in rows)
+        length = max(map(_length, rows))
         tokens_BL = torch.full((len(rows), length), self.tokenizer.end, device=self.device_)
         valid_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
         answer_BL = torch.zeros_like(valid_BL)
@@ -167,14 +167,9 @@ class DiffqLM(LM):
 
     def _exact(self, canvas: Canvas) -> tuple[Tensor, Tensor]:
         """Σ log p of the free tokens, and whether each is the likeliest where it stands."""
-        tokens_BL = canvas.tokens_BL
-        start_B1 = torch.full_like(tokens_BL[:, :1], self.denoiser.start)
-        session = self.denoiser.open(canvas)
-        hidden = session.run(torch.cat([start_B1, tokens_BL[:, :-1]], 1))
-        position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
-        token_N = tokens_BL.flatten()[position_N]
-        log_p_N, best_N = session.read(hidden, position_N, [LogProb(token_N), Draw(None, 0.0)])
-        return _rows(log_p_N, position_N, canvas), _rows((best_N != token_N).double(), position_N, canvas) == 0
+        position_N, log_p_N, best_N = teacher_forced(self.denoiser, canvas, Draw(None, 0.0))
+        wrong_N = best_N != canvas.tokens_BL.flatten()[position_N]
+        return by_row(log_p_N, position_N, canvas), by_row(wrong_N, position_N, canvas) == 0
 
     def _greedy(self, canvas: Canvas) -> Tensor:
         """Whether the best token of every free position, all of them masked, is the one that stands there."""
@@ -186,27 +181,43 @@ class DiffqLM(LM):
         hidden = session.run(masked_BL, share_B)
         position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
         (best_N,) = session.read(hidden, position_N, [Draw(None, 0.0)])
-        wrong_N = (best_N != canvas.tokens_BL.flatten()[position_N]).double()
-        return _rows(wrong_N, position_N, canvas) == 0
+        return by_row(best_N != canvas.tokens_BL.flatten()[position_N], position_N, canvas) == 0
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "answers.jsonl"
 
     def _held(self) -> dict[str, tuple[float, bool]]:
-        file = self.folder / "answers.jsonl"
-        if not file.exists():
-            return {}
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [json.loads(line) for line in lines if line.endswith("\n")]
-        return {name: (value, greedy) for name, value, greedy in whole}
+        """The answers that are kept, by name; what a crash has left of a batch behind them is cut off.
+
+        A line holds a batch, so a run that goes on makes the batches that it would have made, and the same bytes.
+        """
+        remedy = "delete it and the questions are asked again"
+        held: dict[str, tuple[float, bool]] = {}
+        end = 0
+        for answers, end in read_lines(self._file, _decode_answers, "a list of answers", remedy):  # noqa: B007
+            held |= answers
+        cut_back(self._file, end)
+        return held
 
     def _keep(self, names: Sequence[str], found: Sequence[tuple[float, bool]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "answers.jsonl", "a", encoding="utf-8") as file:
-            for name, (value, greedy) in zip(names, found, strict=True):
-                file.write(json.dumps([name, value, greedy]) + "\n")
+        line = json.dumps([[name, *answer] for name, answer in zip(names, found, strict=True)])
+        append(self._file, line.encode() + b"\n")
 
 
-def _rows(value_N: Tensor, position_N: Tensor, canvas: Canvas) -> Tensor:
-    total_B = torch.zeros(len(canvas.tokens_BL), dtype=torch.float64, device=canvas.device)
-    return total_B.index_add_(0, position_N // canvas.shape[1], value_N.double())
+def _decode_answers(line: bytes) -> dict[str, tuple[float, bool]] | None:
+    """The values of a batch and whether they are greedy, by name; None where the line holds something else."""
+    try:
+        held = json.loads(line)
+        rows = [held] if isinstance(held[0], str) else held  # at first a line was one answer
+        return {str(name): (float(value), bool(greedy)) for name, value, greedy in rows}
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None
+
+
+def _length(row: Asked) -> int:
+    return len(row[0]) + len(row[1])
 
 
 def _progress(done: int, total: int) -> Any:

@@ -24,7 +24,7 @@ from diffq.errors import UserError
 from diffq.interrupts import reaching
 from diffq.report.tables import print_table
 from diffq.runs.progress import point_progress
-from diffq.store.files import read_json, write_json
+from diffq.store.files import append, cut_back, read_json, write_json
 from diffq.store.identity import digest
 from diffq.store.point import Point
 from diffq.store.root import Store
@@ -40,7 +40,6 @@ class Likelihood:
 
     nats      of each window, (windows, replicates): bounds of diffusion, exact values (one replicate) of causal models
     tokens    of each window
-    words     in the text per token, for perplexities a word
     """
 
     about: dict[str, Any]
@@ -158,7 +157,7 @@ def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
         held = read_json(folder / "likelihood.json")
         if held is not None:
             return dict(held)
-        nats = _Kept(folder, len(windows), 1 if exact else REPLICATES)
+        nats = _Kept(folder, 1 if exact else REPLICATES)
         with point_progress(name, quiet) as show:
             _fill(nats, windows, denoiser, config, draws, device, show)
         row = Likelihood(about, nats.values, np.full(len(windows), block)).row()
@@ -169,21 +168,23 @@ def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
 class _Kept:
     """The nats of windows, appended to a file a batch at a time."""
 
-    def __init__(self, folder: Path, windows: int, replicates: int):
+    def __init__(self, folder: Path, replicates: int):
         folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.windows, self.replicates = folder / "nats.f64", windows, replicates
-        size = replicates * 8
-        if self.path.exists() and self.path.stat().st_size % size:  # a write that a crash has cut off
-            with open(self.path, "r+b") as file:
-                file.truncate(self.path.stat().st_size // size * size)
+        self.path, self.replicates = folder / "nats.f64", replicates
 
-    @property
-    def done(self) -> int:
-        return self.path.stat().st_size // (8 * self.replicates) if self.path.exists() else 0
+    def resume(self, windows: int, size: int) -> int:
+        """How many of so many windows are there, after cutting off what there is of a half-written batch of `size`.
+
+        A batch is redone whole: in a smaller one the last bits of its values might be others.
+        """
+        row = 8 * self.replicates
+        there = self.path.stat().st_size // row if self.path.exists() else 0
+        done = windows if there >= windows else there // size * size
+        cut_back(self.path, done * row)
+        return done
 
     def append(self, nats: np.ndarray) -> None:
-        with open(self.path, "ab") as file:
-            file.write(nats.astype(np.float64).tobytes())
+        append(self.path, nats.astype(np.float64).tobytes())
 
     @property
     def values(self) -> np.ndarray:
@@ -197,19 +198,19 @@ def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws
     import torch
 
     from diffq.diffusion.contracts import Canvas, row_id
-    from diffq.diffusion.likelihood import bound
+    from diffq.diffusion.likelihood import bound, exact
     from diffq.rng import Rng
     from diffq.runs.sampling import Progress
 
     size = max(1, (_GPU_TOKENS if device.type == "cuda" else _CPU_TOKENS) // windows.shape[1])
-    began, already = time.monotonic(), kept.done
+    began, already = time.monotonic(), kept.resume(len(windows), size)
     for first in range(already, len(windows), size):
         part = torch.from_numpy(windows[first : first + size]).to(device)
         whole = torch.ones_like(part, dtype=torch.bool)
         rows = torch.tensor([row_id(first + i, 0) for i in range(len(part))], device=device)
         canvas = Canvas(part, whole, whole, rows)
         if denoiser.process == "causal":
-            nats = causal_nats(denoiser, canvas)[:, None]
+            nats = exact(denoiser, canvas)[:, None]
         else:
             nats = torch.stack([bound(denoiser, canvas, Rng(config.seed), draws, r) for r in range(REPLICATES)], 1)
         if not bool(nats.isfinite().all()):
@@ -217,21 +218,6 @@ def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws
         kept.append(nats.cpu().numpy())
         if show is not None:
             show(Progress(first + len(part) - already, len(windows) - already, time.monotonic() - began))
-
-
-def causal_nats(denoiser: Any, canvas: Any) -> Any:
-    """−log p of each row of a canvas under a causal model, every token predicted, the first from the start token."""
-    import torch
-
-    from diffq.diffusion.reductions import LogProb
-
-    tokens_BL = canvas.tokens_BL
-    start_B1 = torch.full_like(tokens_BL[:, :1], denoiser.start)
-    session = denoiser.open(canvas)
-    hidden = session.run(torch.cat([start_B1, tokens_BL[:, :-1]], 1))
-    positions = torch.arange(tokens_BL.numel(), device=tokens_BL.device)
-    (log_p_N,) = session.read(hidden, positions, [LogProb(tokens_BL.flatten())])
-    return -log_p_N.view(tokens_BL.shape).sum(1)
 
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:

@@ -13,15 +13,17 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from diffq.errors import UserError
 
 _HOST = socket.gethostname()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -157,10 +159,15 @@ def decode_row(line: bytes) -> dict[str, Any] | None:
 
 
 def read_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each whole row of a JSON-lines file and the offset of the byte after it; nothing where there is no file.
+    """Each whole row of a point's JSON-lines file and the offset of the byte after it, as `read_lines` has them."""
+    return read_lines(path, decode_row, "a JSON mapping", "delete the folder and the point is sampled again")
 
-    A last line that was cut off, or holds no mapping, is what a kill leaves: it is passed over. UserError with the
-    file and the line for one that stands before others.
+
+def read_lines(path: Path, decode: Callable[[bytes], T | None], what: str, remedy: str) -> Iterator[tuple[T, int]]:
+    """What is on each whole line of a file and the offset of the byte after it; nothing where there is no file.
+
+    A last line that was cut off, or that `decode` gives None for, is what a kill leaves: it is passed over. UserError
+    with the file, the line, `what` it should be and a `remedy` for one that stands before others.
     """
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed by the `with` below; opening alone may fail
@@ -171,12 +178,48 @@ def read_rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
         for number, line in enumerate(file, start=1):
             if broken:
                 raise UserError(
-                    f"{path}, line {broken} is not a JSON mapping, though other lines follow it; the file was changed"
-                    " by something else: delete the folder and the point is sampled again"
+                    f"{path}, line {broken} is not {what}, though other lines follow it; the file was changed"
+                    f" by something else: {remedy}"
                 )
-            row = decode_row(line) if line.endswith(b"\n") else None
-            if row is None:
+            value = decode(line) if line.endswith(b"\n") else None
+            if value is None:
                 broken = number
                 continue
             end += len(line)
-            yield row, end
+            yield value, end
+
+
+def cut_back(path: Path, end: int) -> None:
+    """Leaves a file its first `end` bytes, where it has more: what stands behind them a crash has left half written.
+
+    To be called before something is appended, which would be glued to it.
+    """
+    if not path.exists() or path.stat().st_size <= end:
+        return
+    with writing(path), open(path, "r+b") as file:
+        file.truncate(end)
+        os.fsync(file.fileno())
+
+
+def append(path: Path, data: bytes) -> None:
+    """Adds bytes to the end of a file, which is made where there is none; after it they survive a crash.
+
+    UserError where the disk is full or may not be written.
+    """
+    new = not path.exists()
+    with writing(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        if new:
+            make_durable(path.parent)
+        write_through(handle, path, data)
+    finally:
+        os.close(handle)
+
+
+def write_through(handle: int, path: Path, data: bytes) -> None:
+    """Writes all bytes to the open file of `path` and waits until the disk has them. UserError as `append` has it."""
+    with writing(path):
+        while data:  # a write is cut short by a full disk or a signal; then the next one says which
+            data = data[os.write(handle, data) :]
+        os.fsync(handle)

@@ -24,7 +24,17 @@ from typing import Any, Literal
 
 from diffq.errors import UserError
 from diffq.store import locks
-from diffq.store.files import encode_row, make_durable, read_json, read_rows, write_atomic, write_json, writing
+from diffq.store.files import (
+    cut_back,
+    encode_row,
+    make_durable,
+    read_json,
+    read_rows,
+    write_atomic,
+    write_json,
+    write_through,
+    writing,
+)
 from diffq.store.identity import Identity
 from diffq.store.locks import Busy
 from diffq.store.scores import whole_scores
@@ -266,10 +276,7 @@ class Claim:
                 break
             boundary, done = boundary + size, done + 1
         keep = boundary if done < len(plan) else there
-        if path.exists() and path.stat().st_size != ends[keep]:
-            with writing(path), open(path, "r+b") as file:
-                file.truncate(ends[keep])
-                os.fsync(file.fileno())
+        cut_back(path, ends[keep])
         self._rows = keep
         return done
 
@@ -293,11 +300,7 @@ class Claim:
                 self._samples = os.open(self.point.samples_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             if new:
                 make_durable(self.point.folder)
-        data = b"".join(encode_row(row) for row in rows)
-        with writing(self.point.samples_file):
-            while data:  # a write is cut short by a full disk or a signal; then the next one says which
-                data = data[os.write(self._samples, data) :]
-            os.fsync(self._samples)
+        write_through(self._samples, self.point.samples_file, b"".join(encode_row(row) for row in rows))
         self._rows += len(rows)
 
     def write_config(self, config: Mapping[str, Any]) -> None:

@@ -11,10 +11,14 @@ import pytest
 import torch
 from reference import tabular, text_models
 
+from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.discrete import Uniform
-from diffq.diffusion.likelihood import bound
+from diffq.diffusion.draws import Draw
+from diffq.diffusion.likelihood import bound, by_row, exact, teacher_forced
 from diffq.diffusion.noise import Noise
+from diffq.diffusion.reductions import LogProb
 from diffq.diffusion.score_entropy import uniform_entropy, uniform_prior_divergence
+from diffq.models.causal_lm import CausalLMSettings
 from diffq.rng import Rng
 
 WORDS, LENGTH, ROWS = 3, 3, 1500
@@ -123,3 +127,57 @@ def test_rows_of_one_id_share_their_noise():
     a, b = (bound(model, c, Rng(0), draws=2) for c in (one, other))
     apart = bound(model, other.replace(row_B=other.row_B + 1000), Rng(0), draws=2)
     assert float((a - b).var()) < 0.5 * float((a - apart).var())
+
+
+def causal():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = {"width": 32, "heads": 2, "layers": 2, "max_length": LENGTH, "dropout": 0.0}
+        made = text_models.lively(CausalLMSettings(**sizes).build(text_models.vocabulary(WORDS)))
+    return made.denoiser()
+
+
+def everything(free):
+    """A canvas of all texts, with these places free."""
+    tokens = torch.tensor(tabular.states(WORDS, LENGTH))
+    free_BL = torch.zeros_like(tokens, dtype=torch.bool)
+    free_BL[:, free] = True
+    return Canvas(tokens, free_BL, torch.ones_like(free_BL), torch.arange(len(tokens)))
+
+
+@pytest.mark.parametrize("free", [[0, 1, 2], [1, 2], [2], []])
+def test_the_exact_likelihoods_of_all_continuations_add_up_to_one(free):
+    denoiser, canvas = causal(), everything(free)
+    given = WORDS ** (LENGTH - len(free))
+    found = exact(denoiser, canvas)
+    assert found.dtype == torch.float64
+    assert float((-found).exp().sum()) == pytest.approx(given, rel=1e-6)
+
+
+@pytest.mark.parametrize("from_start", [True, False])
+def test_one_pass_says_of_each_token_what_reading_them_one_by_one_says(from_start):
+    denoiser = causal()
+    canvas = everything([0, 1, 2] if from_start else [1, 2])
+    position_N, log_p_N, best_N = teacher_forced(denoiser, canvas, Draw(None, 0.0), from_start=from_start)
+    session, all_B = denoiser.open(canvas), torch.arange(len(canvas.tokens_BL))
+    read = torch.full_like(canvas.tokens_BL[:, :1], denoiser.start) if from_start else canvas.tokens_BL[:, :1]
+    for place in range(0 if from_start else 1, LENGTH):
+        expected, best = session.read(session.run(read), all_B, [LogProb(canvas.tokens_BL[:, place]), Draw(None, 0.0)])
+        here = position_N % LENGTH == place
+        assert position_N[here].tolist() == (all_B * LENGTH + place).tolist()
+        assert log_p_N[here].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+        assert best_N[here].tolist() == best.tolist()
+        read = canvas.tokens_BL[:, place : place + 1]
+
+
+def test_nothing_predicts_a_first_token_without_the_start():
+    with pytest.raises(ValueError, match="nothing stands before it"):
+        teacher_forced(causal(), everything([0, 1]), from_start=False)
+
+
+def test_terms_are_added_up_by_row():
+    canvas = everything([0, 2])
+    position_N = canvas.free_BL.flatten().nonzero().squeeze(1)
+    assert by_row(canvas.tokens_BL.flatten()[position_N], position_N, canvas).tolist() == [
+        a + c for a, _, c in tabular.states(WORDS, LENGTH)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from diffq.samplers.autoregressive import Autoregressive
 from diffq.samplers.masked import Ancestral
 
 pytest.importorskip("lm_eval")
+from diffq.runs import harness_model
 from diffq.runs.harness_model import DiffqLM
 
 TOKENIZER = characters(["the quick brown fox jumps over a lazy dog"])
@@ -85,6 +87,48 @@ def test_what_was_answered_is_not_asked_again(tmp_path):
     again = harness(model, tmp_path, draws=2)
     again._score = None  # nothing may be computed
     assert again.loglikelihood(requests) == first
+
+
+@pytest.mark.parametrize("left", ['[["cut o', '[["cut off", -1.5, true]]', '[["glued[["to another", -1.5, true]]\n'])
+def test_what_a_crash_left_half_written_is_cut_off_before_the_next_answer(tmp_path, monkeypatch, left):
+    """Else the next answer is glued to it, and the third run cannot read the file."""
+    monkeypatch.setattr(harness_model, "_CPU_TOKENS", 36)
+    model = text_models.build("mdlm", words=WORDS)
+    requests = [request("the fox", f" jumps {c}"[: 6 + i], i) for i, c in enumerate("aaabbb")]
+    requests.append(requests[0])  # asked twice, answered once
+    expected = harness(model, tmp_path / "whole", draws=2).loglikelihood(requests)
+    whole = (tmp_path / "whole/answers.jsonl").read_text().splitlines(keepends=True)
+    assert [len(json.loads(line)) for line in whole] == [2, 2, 2]
+    for there in range(4):
+        file = tmp_path / "answers.jsonl"
+        file.write_text("".join(whole[:there]) + left)
+        assert harness(model, tmp_path, draws=2).loglikelihood(requests) == expected
+        assert file.read_text() == "".join(whole)
+    third = harness(model, tmp_path, draws=2)
+    third._score = None  # nothing may be computed
+    assert third.loglikelihood(requests) == expected
+
+
+def test_answers_that_stand_a_line_each_are_still_read(tmp_path):
+    """As the first versions wrote them."""
+    lm = harness(text_models.build("mdlm", words=WORDS), tmp_path, draws=2)
+    requests = [request("the fox", " jumps"), request("a dog", " jumps", 1)]
+    expected = lm.loglikelihood(requests)
+    file = tmp_path / "answers.jsonl"
+    rows = [row for line in file.read_text().splitlines() for row in json.loads(line)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lm._score = None  # nothing may be computed
+    assert lm.loglikelihood(requests) == expected
+
+
+@pytest.mark.parametrize("bad", ['[["cut o[["another", -1.5, true]]', '{"another": 1}', "[1, 2]", "[]", "7"])
+def test_a_broken_answer_before_others_is_one_sentence(tmp_path, bad):
+    lm = harness(text_models.build("mdlm", words=WORDS), tmp_path, draws=2)
+    lm.loglikelihood([request("the fox", " jumps")])
+    file = tmp_path / "answers.jsonl"
+    file.write_text(bad + "\n" + file.read_text())
+    with pytest.raises(UserError, match=r"line 1 is not a list of answers, though other lines .* asked again"):
+        lm.loglikelihood([request("a dog", " jumps")])
 
 
 def test_text_is_cut_at_its_stop_and_long_answers_are_refused(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffq.cli.main import main
+from diffq.runs import likelihood
 
 WORDS = ["dataset=textfiles", "dataset.tokenizer=characters", "dataset.documents=row", "dataset.block=12"]
 TRAINER = ["trainer.batch_size=4", "trainer.schedule=constant"]
@@ -149,6 +150,24 @@ def test_likelihoods_of_other_windows_are_others(place, capsys):
         assert main([*said, f"dataset.starts={starts}"]) == 0
         found += json.loads(capsys.readouterr().out)
     assert found[0]["nats_per_token"] != found[1]["nats_per_token"]
+
+
+def test_a_likelihood_that_was_cut_off_ends_with_the_same_bytes(place, tmp_path, capsys, monkeypatch):
+    outputs, words = place
+    monkeypatch.setattr(likelihood, "_CPU_TOKENS", 24)
+    checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
+    said = ["likelihood", *words[:-1], f"outputs={tmp_path}", f"checkpoint={checkpoint}", "num_sources=5", "--json"]
+    assert main(said) == 0
+    told = capsys.readouterr().out
+    (file,) = tmp_path.glob("likelihood/*/nats.f64")
+    whole = file.read_bytes()
+    assert len(whole) == 5 * 2 * 8
+    for there in (20, 48, 80):  # bytes: batches have 32, windows 16
+        (file.parent / "likelihood.json").unlink()
+        file.write_bytes(whole[:there])
+        assert main(said) == 0
+        assert capsys.readouterr().out == told
+        assert file.read_bytes() == whole
 
 
 def test_a_likelihood_that_another_process_is_at_is_waited_for(place, tmp_path, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from diffq.errors import UserError
-from diffq.store.files import making, replacing, write_atomic
+from diffq.store.files import append, cut_back, making, read_lines, replacing, write_atomic
 
 
 def die_while_writing(path: Path, folder: bool) -> None:
@@ -85,3 +85,34 @@ def test_of_two_that_make_one_folder_the_first_stays(tmp_path):
         child.join()
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a/by").read_text() == "first"
+
+
+def number(line: bytes) -> int | None:
+    return int(line) if line.strip().isdigit() else None
+
+
+@pytest.mark.parametrize("left", [b"", b"3", b"x\n", b"x"])
+def test_what_was_cut_off_is_passed_over_and_cut_back_before_more_is_appended(tmp_path, left):
+    path = tmp_path / "a.txt"
+    assert list(read_lines(path, number, "a number", "delete it")) == []
+    cut_back(path, 0)
+    append(path, b"1\n2\n")
+    with open(path, "ab") as file:
+        file.write(left)
+    found = list(read_lines(path, number, "a number", "delete it"))
+    assert found == [(1, 2), (2, 4)]
+    cut_back(path, 4)
+    append(path, b"4\n")
+    assert path.read_bytes() == b"1\n2\n4\n"
+    path.write_bytes(b"1\nx\n4\n")
+    with pytest.raises(UserError, match=r"a\.txt, line 2 is not a number, .*: delete it"):
+        list(read_lines(path, number, "a number", "delete it"))
+
+
+def test_a_full_disk_is_said_when_appending(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(UserError, match="make space, and the same command goes on"):
+        append(tmp_path / "a.txt", b"1\n")
