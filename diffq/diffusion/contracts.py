@@ -159,8 +159,8 @@ class DiscreteDenoiser(Denoiser, Protocol):
     Their `scores(hidden, positions_N)` gives what `read` goes over: a function (part, first, last) of log-weights.
 
     absorbing: log-weights of the clean token at masked positions; the mask itself is never among them, unless a session
-        is told to `admit_mask()`. With `learnt_z` they are those of SEDD, log(z·p) with p the clean token's distribution
-        and z free; else only their softmax has a meaning, and z is 1.
+        is told to `admit_mask()`. With `learnt_z` they are those of SEDD, log(z·p) with p the clean token's
+        distribution and z free; else only their softmax has a meaning, and z is 1.
     uniform: the log-score, log of p(y) / p(x) for every token y at a position that holds x. What it says of x itself
         has no meaning.
     """
