@@ -155,7 +155,7 @@ def test_a_stored_configuration_of_another_version_says_so() -> None:
         (["paper=nope"], ["no paper 'nope'"]),
         (["sampler.sale=2"], ["sampler 'dpmpp' has no dial 'sale'", "did you mean 'scale'?"]),
         (["tempratur=1"], ["no setting or dial 'tempratur'", "did you mean 'temperature'?"]),
-        (["sampler=cfg", "top_p=0.9"], ["sampler 'cfg' has no dial 'top_p'", "autoregressive, confidence_threshold", "scale"]),
+        (["sampler=cfg", "top_p=0.9"], ["sampler 'cfg' has no dial 'top_p'", "autoregressive, confi", "scale"]),
         (["trainer.max_step=3"], ["trainer 'tiny' has no setting 'max_step'", "did you mean 'max_steps'?"]),
         (["trainr.max_steps=3"], ["no section 'trainr'", "did you mean 'trainer'?"]),
         (["model.widht=3"], ["model 'gaussian_tiny' has no setting 'widht'", "did you mean 'width'?"]),

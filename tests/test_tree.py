@@ -41,6 +41,7 @@ NEIGHBOURS = {
     ("models/dit_layouts.py", "data.exact_tokenizers"): "likewise",
     ("models/dit_layouts.py", "data.tokenizers"): "likewise",
     ("models/llm_layouts.py", "data.chat"): "likewise",
+    ("models/hf_masked.py", "data.tokenizers"): "likewise",
     ("metrics/judges.py", "models.checkpoints"): "a judge of texts is a checkpoint",
     ("metrics/judges.py", "models.published"): "or one that others have published",
     ("config/checks.py", "data.lengths"): "a length model is refused in the words of its own parser",

@@ -41,7 +41,11 @@ class RootSettings(Settings):
     )
     outputs: str = setting("outputs", "the folder that everything is written to", in_key=False)
     plugins: tuple[str, ...] = setting((), "modules that register a user's own components", in_key=False)
-    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", in_key=False)
+    device: str = setting(
+        "auto",
+        "auto, cpu, cuda, cuda:N, mps or spread: over all GPUs, then memory, then disk, for large models",
+        in_key=False,
+    )
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = setting("float32", "what the network computes in")
     batch_tokens: int | None = setting(None, "canvas tokens a batch; null = what suits the device", low=1, in_key=False)
     trace: int = setting(
@@ -49,8 +53,8 @@ class RootSettings(Settings):
     )
 
     def check(self) -> None:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise UserError(f"device={self.device} is not known; it is auto, cpu, cuda, cuda:N or mps")
+        if not re.fullmatch(r"auto|cpu|mps|spread|cuda(:\d+)?", self.device):
+            raise UserError(f"device={self.device} is not known; it is auto, cpu, cuda, cuda:N, mps or spread")
         if not self.outputs:
             raise UserError("outputs= must name a folder")
 

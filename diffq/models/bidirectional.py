@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings
-from diffq.models.dit import Cache, Rotary, gather, rotate
+from diffq.models.dit import Cache, Rotary, gather
 from diffq.settings import setting
 
 
@@ -68,8 +68,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             wide = x if x.dtype == torch.float64 else x.float()
-            normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-            return normed.to(x.dtype) * self.weight
+            mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / x.shape[-1]
+            return (wide * torch.rsqrt(mean_square + self.eps)).to(x.dtype) * self.weight
 
 
 class Block(nn.Module):
@@ -112,10 +112,12 @@ class Block(nn.Module):
         if at_BK is not None and rotary_at is not None:
             x, inner, rotary = gather(x_BLD, at_BK), gather(inner, at_BK), rotary_at
         query = _turn(self._split(self.q_proj(inner), self.heads), rotary)
-        x = x + self.attn_out(self._attend(query, key, value, mask).transpose(1, 2).flatten(2))
+        x = _add(x, self.attn_out(self._attend(query, key, value, mask).transpose(1, 2).flatten(2)))
         inner = self.ff_norm(x)
-        gate = F.silu(self.ff_proj(inner), inplace=not torch.is_grad_enabled())
-        return x + self.ff_out(gate * self.up_proj(inner))
+        gate, up = self.ff_proj(inner), self.up_proj(inner)
+        if torch.is_grad_enabled():
+            return _add(x, self.ff_out(F.silu(gate) * up))
+        return _add(x, self.ff_out(F.silu(gate, inplace=True).mul_(up)))
 
     def _split(self, x_BLD: Tensor, heads: int) -> Tensor:
         return x_BLD.unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -128,11 +130,17 @@ class Block(nn.Module):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=grouped)
 
 
+def _add(x: Tensor, branch: Tensor) -> Tensor:
+    """The stream with a branch added, in the branch's memory where it has the stream's type: fresh memory is slow on
+    CPUs."""
+    return branch.add_(x) if branch.dtype == x.dtype else x + branch
+
+
 def _turn(x_BHLF: Tensor, rotary: Rotary) -> Tensor:
-    """Rotary positions in float32, whatever the network computes in."""
-    if x_BHLF.dtype in (torch.float32, torch.float64):
-        return rotate(x_BHLF, rotary)
-    return rotate(x_BHLF.float(), rotary).to(x_BHLF.dtype)
+    """Rotary positions in float32, whatever the network computes in; the sines are `signed`."""
+    cos, signed = rotary
+    wide = x_BHLF.to(torch.promote_types(x_BHLF.dtype, torch.float32))
+    return (wide * cos).addcmul_(wide.roll(wide.shape[-1] // 2, -1), signed).to(x_BHLF.dtype)
 
 
 class Bidirectional(nn.Module):
@@ -182,14 +190,15 @@ class Bidirectional(nn.Module):
             )
 
     def rotary(self, place: Tensor) -> Rotary:
-        """Cosines and sines of places (L,) or (B, L) in the text: (L, F) or (B, 1, L, F), float32."""
+        """Cosines, and sines of which the first half is negative, of places (L,) or (B, L) in the text: (L, F) or
+        (B, 1, L, F), float32. Numbers j and j + F/2 of a head are turned as one point (the rotate-half form)."""
         head_dim = self.settings.width // self.settings.heads
         even = torch.arange(0, head_dim, 2, device=place.device, dtype=torch.float32)
         angle = place.float()[..., None] * (1.0 / (self.settings.rope_theta ** (even / head_dim)))
-        angle = torch.cat([angle, angle], -1)
         if place.dim() == 2:
             angle = angle[:, None]
-        return angle.cos(), angle.sin()
+        cos, sin = angle.cos(), angle.sin()
+        return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
     def forward(
         self,

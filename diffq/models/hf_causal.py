@@ -13,35 +13,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import COND, Branch, Canvas, Process, TiledSession, require_guidable
 from diffq.errors import UserError
-from diffq.models.base import ModelSettings, TrainableModel, Vocabulary
+from diffq.models.base import TrainableModel
+from diffq.models.pretrained import PretrainedSettings, pretrained_weights, read_pretrained
 from diffq.models.published import read_json
 from diffq.models.sessions import tiles
 from diffq.registry import MODELS
-from diffq.settings import setting
 
 _MORE_THAN_A_MATRIX = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
 
 @MODELS.register("hf_causal")
 @dataclass(frozen=True, kw_only=True)
-class HuggingFaceCausalSettings(ModelSettings):
+class HuggingFaceCausalSettings(PretrainedSettings):
     """A causal model that somebody else has trained."""
 
     process: ClassVar[Process] = "causal"
-    task: ClassVar[Literal["pairs", "text"]] = "text"
-
-    hub: str | None = setting(None, "the hub model that is taken where no checkpoint is given")
-    max_length: int = setting(1024, "its longest text, in tokens; a checkpoint says its own", low=1)
-
-    def build(self, vocabulary: Vocabulary) -> Any:
-        raise UserError("models of Hugging Face are sampled here and not trained; train causal_lm_small instead")
+    instead: ClassVar[str] = "causal_lm_small"
 
     def blank(self) -> dict[str, Any]:
         return {"guidable": False, "max_length": self.max_length}
@@ -74,15 +68,9 @@ class HuggingFaceCausal:
         return tokenizer
 
     def weights(self, folder: Path) -> Sequence[Path]:
-        found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-        if not found:
-            raise UserError(f"{folder} has no weight file; expected model.safetensors")
-        return found
+        return pretrained_weights(folder)
 
     def load(self, folder: Path, place: Any = None) -> tuple[PretrainedCausal, Any]:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
         config = read_json(folder / "config.json")
         capped = str(config.get("model_type", "")).startswith("gemma")
         for name in _MORE_THAN_A_MATRIX:
@@ -90,27 +78,7 @@ class HuggingFaceCausal:
                 raise UserError(f"{folder}: its logits are more than a matrix product ({name}={config[name]}), which is"
                                 " not supported")  # fmt: skip
         tokenizer = self.tokenizer(folder)
-        logging.disable_progress_bar()
-        level = logging.get_verbosity()
-        logging.set_verbosity_error()  # what is missing is an error below, not a table
-        try:
-            read: Any = AutoModelForCausalLM.from_pretrained(
-                folder, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
-            )
-        except Exception as error:  # a class that is not known, a damaged file: each another exception
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{folder} is no causal model that `transformers` can read: {reason}") from error
-        finally:
-            logging.enable_progress_bar()
-            logging.set_verbosity(level)
-        model, told = read
-        wrong = [
-            f"{name}: {', '.join(map(str, sorted(told[f'{name}_keys'])[:12]))}"
-            for name in ("missing", "unexpected", "mismatched")
-            if told.get(f"{name}_keys")
-        ]
-        if wrong:
-            raise UserError(f"{folder}: its weights do not fit its config.json; {'; '.join(wrong)}")
+        model = read_pretrained("AutoModelForCausalLM", folder, "causal model")
         return PretrainedCausal(model, tokenizer, self.settings(folder)), tokenizer
 
 

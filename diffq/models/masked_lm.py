@@ -25,7 +25,7 @@ from diffq.diffusion.contracts import COND, Branch, Canvas, Process
 from diffq.errors import UserError
 from diffq.models.base import TextBatch, Totals, TrainableModel, Vocabulary
 from diffq.models.bidirectional import Bidirectional, BidirectionalSettings
-from diffq.models.sessions import MaskedSession, tiles
+from diffq.models.sessions import MaskedSession, drawable, places, tiles
 from diffq.models.text_diffusion import NoiseSettings, weighted_cross_entropy
 from diffq.models.transformer import key_mask, padding_or_none
 from diffq.registry import MODELS
@@ -83,10 +83,7 @@ class MaskedLM(TrainableModel):
                 " tokenizer that it was trained with into the folder"
             )
         self.mask = vocabulary.mask
-        self.words = vocabulary.size - (vocabulary.mask == vocabulary.size - 1)
-        ends = getattr(vocabulary, "ends", (vocabulary.end,))
-        silent = {vocabulary.mask, vocabulary.pad} - set(ends)
-        self.never = tuple(sorted(token for token in silent if token < self.words))
+        self.words, self.never = drawable(vocabulary)
         self.net = Bidirectional(settings, size)
 
     def states(
@@ -122,17 +119,6 @@ class MaskedLM(TrainableModel):
 
     def denoiser(self) -> MaskedLMDenoiser:
         return MaskedLMDenoiser(self)
-
-
-def places(tokens_BL: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The place of every column in its row's text, padding not counted, and the column of the token before it, the
-    first one's own: each (L,), or (B, L) where there is padding."""
-    column_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
-    if valid_BL is None:
-        return column_L, (column_L - 1).clamp(min=0)
-    last_BL = torch.where(valid_BL, column_L, -1).cummax(1).values
-    before_BL = torch.cat([torch.full_like(last_BL[:, :1], -1), last_BL[:, :-1]], 1)
-    return (valid_BL.cumsum(1) - 1).clamp(min=0), torch.where(before_BL < 0, column_L, before_BL)
 
 
 class MaskedLMDenoiser:

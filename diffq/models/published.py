@@ -4,6 +4,7 @@
     SEDD, MDLM      config.json and one weight file                       (models/dit_layouts.py)
     LLaDA, Dream    config.json, safetensors in one file or several       (models/llm_layouts.py)
     Hugging Face    config.json of a causal language model, its weights   (models/hf_causal.py)
+                    or of a masked one                                    (models/hf_masked.py)
 
 No pickle is opened but by torch's `weights_only`, and no code of a checkpoint is run.
 """
@@ -63,9 +64,11 @@ def layouts() -> tuple[Layout, ...]:
     from diffq.models.dit_layouts import MDLMLayout, SEDDLayout
     from diffq.models.guidediffuseq import GuideDiffuSeqLayout
     from diffq.models.hf_causal import HuggingFaceCausal
+    from diffq.models.hf_masked import HuggingFaceMasked
     from diffq.models.llm_layouts import DreamLayout, LLaDALayout
 
-    return (GuideDiffuSeqLayout(), SEDDLayout(), MDLMLayout(), LLaDALayout(), DreamLayout(), HuggingFaceCausal())
+    ours = (GuideDiffuSeqLayout(), SEDDLayout(), MDLMLayout(), LLaDALayout(), DreamLayout())
+    return (*ours, HuggingFaceCausal(), HuggingFaceMasked())
 
 
 def is_published(folder: Path) -> bool:

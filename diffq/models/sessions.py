@@ -9,6 +9,7 @@ T tokens of a tile.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,25 @@ def tiles(
         return exclude(F.linear(hidden_ND[part], weight_VD[first:last], bias_T).float(), first, never)
 
     return project
+
+
+def drawable(vocabulary: Any) -> tuple[int, tuple[int, ...]]:
+    """What a masked model may draw of a vocabulary: one more than the last id, and ids below it that it may not: the
+    mask, and padding unless it also ends a text."""
+    words = vocabulary.size - (vocabulary.mask == vocabulary.size - 1)
+    silent = {vocabulary.mask, vocabulary.pad} - set(getattr(vocabulary, "ends", (vocabulary.end,)))
+    return words, tuple(sorted(token for token in silent if token < words))
+
+
+def places(tokens_BL: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The place of every column in its row's text, padding not counted, and the column of the token before it, the
+    first one's own: each (L,), or (B, L) where there is padding."""
+    column_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
+    if valid_BL is None:
+        return column_L, (column_L - 1).clamp(min=0)
+    last_BL = torch.where(valid_BL, column_L, -1).cummax(1).values
+    before_BL = torch.cat([torch.full_like(last_BL[:, :1], -1), last_BL[:, :-1]], 1)
+    return (valid_BL.cumsum(1) - 1).clamp(min=0), torch.where(before_BL < 0, column_L, before_BL)
 
 
 class MaskedSession(TiledSession):

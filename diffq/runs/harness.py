@@ -95,16 +95,14 @@ def evaluate(
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError("diffq harness needs the package lm-eval: pip install 'diffq[harness]'") from error
-    import torch
 
-    from diffq.models.checkpoints import load
     from diffq.runs.harness_model import DiffqLM
-    from diffq.runs.workbench import pick_device, with_checkpoint
+    from diffq.runs.workbench import load_for, pick_device, with_checkpoint
 
     config = with_checkpoint(config)
     assert config.checkpoint is not None
     device = pick_device(config.device)
-    loaded = load(config.checkpoint, device, getattr(torch, config.dtype))
+    loaded = load_for(config)
     store = Store(Path(config.outputs))
     about = {"checkpoint": loaded.digest, "ranked": ranked, "draws": draws, "seed": config.seed, "dtype": config.dtype}
     folder = store.outputs / "harness" / f"{config.choices.model}-{digest(about)[:8]}"

@@ -112,8 +112,7 @@ def _draws(said: Sequence[str] | None) -> int:
 def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
     """The result of one configuration as `Likelihood.row` has it, from disk where it is known."""
     from diffq.data.windows import chosen_windows, tokenise_text
-    from diffq.models.checkpoints import load
-    from diffq.runs.workbench import pick_device, with_checkpoint
+    from diffq.runs.workbench import load_for, pick_device, with_checkpoint
 
     if config.dataset.task != "text":
         raise UserError(
@@ -121,10 +120,9 @@ def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
         )
     config = with_checkpoint(config)
     assert config.checkpoint is not None
-    import torch
 
     device = pick_device(config.device)
-    loaded = load(config.checkpoint, device, getattr(torch, config.dtype))
+    loaded = load_for(config)
     corpus: Any = config.dataset.open()
     store = Store(Path(config.outputs))
     settings: Any = config.dataset

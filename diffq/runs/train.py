@@ -125,6 +125,8 @@ def accelerator_for(config: Config) -> Iterator[Any]:
             f"device={config.device}: training takes the GPUs it is shown; set CUDA_VISIBLE_DEVICES={config.device[5:]}"
             " and leave device=auto"
         )
+    if config.device == "spread":
+        raise UserError("device=spread is for sampling; a training takes the GPUs it is shown: leave device=auto")
     if on_cpu and precision == "fp16":
         raise UserError("trainer.precision=fp16 needs a GPU; on a CPU use fp32 or bf16")
     AcceleratorState._reset_state(reset_partial_state=False)

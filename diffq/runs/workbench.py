@@ -101,11 +101,11 @@ class Workbenches:
         """The workbench of a point; `config.checkpoint` must be given (see `with_checkpoint`)."""
         assert config.checkpoint is not None
         device = pick_device(config.device)
-        model = json.dumps([str(config.checkpoint), str(device), config.dtype])
+        model = json.dumps([str(config.checkpoint), str(device), config.device == "spread", config.dtype])
         key = json.dumps([model, as_mapping(config.dataset), config.split, config.num_sources])
         if key not in self._made:
             if model not in self._loaded:
-                self._loaded[model] = load(config.checkpoint, device, getattr(torch, config.dtype))
+                self._loaded[model] = load_for(config)
             loaded = self._loaded[model]
             self._made[key] = make_workbench(config, loaded, loaded.model.denoiser(), device)
         return self._made[key]
@@ -145,9 +145,17 @@ class Untrained(UserError):
     """A point's model has yet to be trained, by a command of its own."""
 
 
+def load_for(config: Config) -> Loaded:
+    """The checkpoint of a configuration, where and in which type it asks for it; `config.checkpoint` must be given."""
+    assert config.checkpoint is not None
+    device, dtype = pick_device(config.device), getattr(torch, config.dtype)
+    return load(config.checkpoint, device, dtype, spread=config.device == "spread")
+
+
 def pick_device(name: str) -> torch.device:
-    """The device of `device=`: auto takes a GPU where there is one. UserError for one that is not there."""
-    if name == "auto":
+    """The device of `device=`, the first of them for `spread`: auto takes a GPU where there is one. UserError for one
+    that is not there."""
+    if name in ("auto", "spread"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={name}: there is no GPU here that torch can use; device=cpu or device=auto work")
@@ -180,6 +188,12 @@ def known_checkpoint(config: Config) -> Config | str:
         if not is_published(folder):
             return dataclasses.replace(config, checkpoint=str(folder))
         settings = published_settings(folder)
+        asked = config.model.kind if hasattr(config.model, "hub") else settings.kind
+        if settings.kind != asked:
+            raise UserError(
+                f"checkpoint={named} holds a {settings.kind} model, and model={config.choices.model} is of the family"
+                f" {asked}; name a model of its own"
+            )
         if settings.task != config.dataset.task or settings.process not in config.sampler.processes:
             raise UserError(
                 f"checkpoint={named} holds a {settings.kind} model ({settings.process}, for {settings.task}), and it is"

@@ -135,6 +135,8 @@ def test_foreign_and_broken_causal_checkpoints_are_refused(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"n_layer": 3}))
     with pytest.raises(UserError, match=r"do not fit its config\.json; missing: transformer\.h\.2"):
         load(folder)
-    (folder / "config.json").write_text(json.dumps({"architectures": ["BertForMaskedLM"], "model_type": "bert"}))
+    (folder / "config.json").write_text(
+        json.dumps({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"})
+    )
     with pytest.raises(UserError, match="in no layout that is known"):
         load(folder)

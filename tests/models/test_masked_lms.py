@@ -149,6 +149,26 @@ def test_the_loss_is_the_weighted_cross_entropy_one_row_at_a_time(name):
     assert float(found) == pytest.approx(float(total / valid_BL.sum()), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_the_loss_is_nearly_the_same_in_half_precision_and_learns_in_both(name):
+    """Under autocast the stream stays in float32; the gradients point the same way."""
+    model = build(name)
+    tokens_BL = torch.randint(10, 290, (4, 11), generator=torch.Generator().manual_seed(3))
+    batch = TextBatch(tokens_BL, torch.ones_like(tokens_BL, dtype=torch.bool), torch.arange(4), torch.zeros(4).long())
+    losses, slopes = [], []
+    for half in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            states = model.states(tokens_BL)
+            loss = model.loss(batch, Rng(0), Totals(4, 44))["loss"]
+        assert states.dtype == torch.float32
+        loss.backward()
+        losses.append(float(loss))
+        slopes.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert float(F.cosine_similarity(*slopes, dim=0)) > 0.98
+
+
 @pytest.mark.parametrize("sampler", ["ancestral", "first_hitting", "remdm", "remdm_conf"])
 @pytest.mark.parametrize("name", ["llada", "dream"])
 def test_every_masked_sampler_serves_them(name, sampler):

@@ -41,6 +41,7 @@ def tokenizer_files(folder: Path, kind: str, bare: bool = False) -> None:
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
+    folder.mkdir(parents=True, exist_ok=True)
     added = {str(50 + i): {"content": token, "special": True} for i, token in enumerate(SPECIALS[kind])}
     start = SPECIALS[kind][1]
     config = {
