@@ -25,7 +25,7 @@ FLOORS = (
     ("cli", "__main__"),
     ("runs",),
     ("samplers", "metrics", "report", "models", "data"),
-    ("diffusion", "store"),
+    ("diffusion", "store", "sandbox"),
     ("config", "plugins", "rng", "registry", "settings", "errors", "interrupts", "__init__"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}

@@ -1,0 +1,69 @@
+"""What a fresh interpreter inside the sandbox is told to do: give up its rights, run one program, say how it ended.
+
+It is handed over as text (`python -c`), so it imports nothing of this package. The program comes from standard input;
+the arguments are the descriptor and the word that it reports with, the user to become (-1: stays), and the limits.
+Knows not what it is enclosed by.
+"""
+
+import contextlib
+import os
+import resource
+import sys
+import types
+
+
+def give_up(user: int, seconds: int, memory: int, processes: int) -> None:
+    """Becomes another user, and takes limits that nobody without rights can lift."""
+    if user >= 0:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    for what, limit in (
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_NPROC, processes),
+        (resource.RLIMIT_FSIZE, 1 << 20),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with contextlib.suppress(ValueError, OSError):  # a lower limit holds already, or the system has none
+            resource.setrlimit(what, (limit, limit))
+
+
+def run(program: bytes) -> tuple[str, str]:
+    """The outcome of a program, and why, in a few words."""
+    module = types.ModuleType("answer")  # not __main__: what stands under `if __name__ == "__main__"` is no test
+    sys.modules["answer"] = module
+    try:
+        code = compile(program, "answer.py", "exec", dont_inherit=True)
+    except BaseException as error:
+        return "failed", type(error).__name__
+    try:
+        exec(code, module.__dict__)
+        return "passed", ""
+    except MemoryError:
+        module.__dict__.clear()
+        return "memory", "MemoryError"
+    except BaseException as error:
+        note = type(error).__name__
+        with contextlib.suppress(BaseException):
+            note += f": {error}"
+        return "failed", note[:200]
+
+
+def main() -> None:
+    report, word, user, seconds, memory, processes = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+    program, me, say = sys.stdin.buffer.read(), os.getpid(), int(report)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # input() finds the end of the file instead of waiting
+    sys.argv = ["answer.py"]
+    give_up(user, seconds, memory, processes)
+    os.write(say, f"{word} begun\n".encode())
+    outcome, note = run(program)
+    if os.getpid() == me:  # a child that came out of the program as well has nothing to say
+        os.write(say, f"{word} {outcome}\n{note}\n".encode("utf-8", "replace"))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
