@@ -110,20 +110,14 @@ def _store(encoded: Iterable[tuple[list[int], int]], tokenizer: Tokenizer, folde
         (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
-class TextBatches:
-    """The batches of a training on windows of `block` tokens: batch i is a function of (text, sizes, seed) and i alone.
+class Shuffled:
+    """The rows of a training's batches: those of batch i are a function of (count, batch_size, seed) and i alone.
 
-    Every epoch is a permutation of all windows; epochs follow each other without a gap. UserError where the text has
-    not one window.
+    Every epoch is a permutation of all rows; epochs follow each other without a gap.
     """
 
-    def __init__(self, text: TokenisedText, block: int, batch_size: int, seed: int):
-        self.text, self.block, self.batch_size = text, block, batch_size
-        self.count = text.windows(block)
-        if not self.count:
-            raise UserError(
-                f"the text has {len(text.ids)} tokens, fewer than one window of dataset.block={block}; make it shorter"
-            )
+    def __init__(self, count: int, batch_size: int, seed: int):
+        self.count, self.batch_size = count, batch_size
         self._rng = Rng(seed)
         self._orders: dict[int, np.ndarray] = {}
 
@@ -135,7 +129,7 @@ class TextBatches:
         return self.count / self.batch_size
 
     def global_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The windows of batch `step`, and each one's visit: the number of its epoch, from 0."""
+        """The rows of batch `step`, and each one's visit: the number of its epoch, from 0."""
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         visits = places // self.count
         rows = np.empty_like(places)
@@ -152,6 +146,18 @@ class TextBatches:
                 del self._orders[next(iter(self._orders))]
             self._orders[epoch] = torch.argsort(word_N, stable=True).numpy()
         return self._orders[epoch]
+
+
+class TextBatches(Shuffled):
+    """The batches of a training on windows of `block` tokens. UserError where the text has not one window."""
+
+    def __init__(self, text: TokenisedText, block: int, batch_size: int, seed: int):
+        if not text.windows(block):
+            raise UserError(
+                f"the text has {len(text.ids)} tokens, fewer than one window of dataset.block={block}; make it shorter"
+            )
+        super().__init__(text.windows(block), batch_size, seed)
+        self.text, self.block = text, block
 
     def collate(self, rows: np.ndarray, visits: np.ndarray) -> TextBatch:
         """These windows."""

@@ -32,11 +32,12 @@ def run(request: Request) -> int:
 
         rows = bench_latency.run(request)
     else:
-        from diffq.runs import bench_masked, bench_samplers
+        from diffq.runs import bench_decoding, bench_masked, bench_samplers
 
-        names = chosen([*bench_samplers.DIALS, *bench_masked.ROWS], request.flags.names)
+        names = chosen([*bench_samplers.DIALS, *bench_masked.ROWS, *bench_decoding.ROWS], request.flags.names)
         rows = bench_samplers.run(request, [name for name in names if name in bench_samplers.DIALS])
         rows += bench_masked.run(request, [name for name in names if name in bench_masked.ROWS])
+        rows += bench_decoding.run(request, [name for name in names if name in bench_decoding.ROWS])
     print(json.dumps(rows, indent=1) if request.json else _table(rows))
     return 0
 

@@ -12,6 +12,8 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,10 +24,14 @@ from reference.reductions import nucleus, race
 
 @torch.no_grad()
 def logits(model, tokens_BL: Tensor, noise_B: Tensor, allow_mask: bool = False) -> Tensor:
-    """All logits of a text-diffusion model at all positions, float64, (B, L, V)."""
+    """All logits of a text-diffusion model, or of a masked language model, at all positions, (B, L, V)."""
+    if hasattr(model, "states"):
+        weight, bias = model.net.head
+        all_BLV = torch.nn.functional.linear(model.states(tokens_BL), weight, bias)
+        return all_BLV if allow_mask else all_BLV.index_fill(-1, torch.tensor(model.never), -math.inf)
     hidden_BLD = model.net(tokens_BL, model.sigma(noise_B))
     linear = model.net.output_layer.linear
-    all_BLV = torch.nn.functional.linear(hidden_BLD, linear.weight, linear.bias).double()
+    all_BLV = torch.nn.functional.linear(hidden_BLD, linear.weight, linear.bias)
     return all_BLV if allow_mask else all_BLV[..., : model.words]
 
 
@@ -34,47 +40,69 @@ def most(value_L: Tensor, count: int) -> Tensor:
     return value_L.argsort(descending=True, stable=True)[:count]
 
 
-def llada(
-    model,
-    tokens_BL,
-    free_BL,
-    row_B,
-    *,
-    block,
-    steps,
-    temperature=0.0,
-    remasking="low_confidence",
-    allow_mask=False,
-    seed=0,
-) -> Tensor:
+@dataclass
+class LLaDA:
     """LLaDA's generate.py for an answer at the end of the canvas: blocks from the left, in each step a draw at every
-    position, the best of the block's by the untempered probability of what was drawn."""
-    x_BL = torch.where(free_BL, model.mask, tokens_BL)
-    begin = int((~free_BL[0]).sum())
-    length, rng, place_L = x_BL.shape[1] - begin, Rng(seed), torch.arange(x_BL.shape[1])
-    blocks = length // block
-    for b in range(blocks):
-        last = begin + (b + 1) * block
-        in_steps = steps // blocks
-        count = [block // in_steps + (k < block % in_steps) for k in range(in_steps)]
-        for k in range(in_steps):
-            masked_BL = x_BL == model.mask
-            share_B = (masked_BL & free_BL).sum(1).double() / free_BL.sum(1)
-            logits_BLV = logits(model, x_BL, share_B, allow_mask)
-            if temperature == 0:
-                drawn_BL = logits_BLV.argmax(-1)
-            else:
-                key_BL = rng.key(Stream.TOKEN, row_B[:, None], k, place_L)
-                weight_BLV = (logits_BLV / temperature).softmax(-1)
-                drawn_BL = race(weight_BLV.flatten(0, 1), key_BL.flatten()).view_as(x_BL)
-            p_BLV = logits_BLV.softmax(-1)
-            confidence_BL = p_BLV.gather(-1, drawn_BL[..., None]).squeeze(-1)
-            confidence_BL[:, last:] = -math.inf
-            confidence_BL = torch.where(masked_BL, confidence_BL, -math.inf)
-            for r in range(len(x_BL)):
-                chosen = most(confidence_BL[r], count[k])
-                x_BL[r, chosen] = drawn_BL[r, chosen]
-    return x_BL
+    position of the canvas, the best of the block's by the untempered probability of what was drawn.
+
+    gumbel  draws as published, by float64 Gumbel noise over batch × length × vocabulary, which is not keyed: for
+            timing; else by the keyed race
+    """
+
+    model: Any
+    tokens_BL: Tensor
+    free_BL: Tensor
+    row_B: Tensor
+    block: int
+    steps: int
+    temperature: float = 0.0
+    allow_mask: bool = False
+    seed: int = 0
+    gumbel: bool = False
+
+    def __post_init__(self) -> None:
+        self.x_BL = torch.where(self.free_BL, self.model.mask, self.tokens_BL)
+        self.begin = int((~self.free_BL[0]).sum())
+        self.blocks = (self.x_BL.shape[1] - self.begin) // self.block
+        self.in_steps = self.steps // self.blocks
+
+    def step(self, number: int) -> None:
+        """Step `number` of all."""
+        b, k = divmod(number, self.in_steps)
+        last = self.begin + (b + 1) * self.block
+        count = self.block // self.in_steps + (k < self.block % self.in_steps)
+        x_BL = self.x_BL
+        masked_BL = x_BL == self.model.mask
+        share_B = (masked_BL & self.free_BL).sum(1).double() / self.free_BL.sum(1)
+        logits_BLV = logits(self.model, x_BL, share_B, self.allow_mask)
+        drawn_BL = self.draw(logits_BLV, k)
+        confidence_BL = logits_BLV.double().softmax(-1).gather(-1, drawn_BL[..., None]).squeeze(-1)
+        confidence_BL[:, last:] = -math.inf
+        confidence_BL = torch.where(masked_BL, confidence_BL, -math.inf)
+        for r in range(len(x_BL)):
+            chosen = most(confidence_BL[r], count)
+            x_BL[r, chosen] = drawn_BL[r, chosen]
+
+    def draw(self, logits_BLV: Tensor, visit: int) -> Tensor:
+        if self.temperature == 0:
+            return logits_BLV.argmax(-1)
+        if self.gumbel:
+            wide = logits_BLV.double()
+            noise = torch.rand_like(wide)
+            return (wide.exp() / (-torch.log(noise)) ** self.temperature).argmax(-1)
+        place_L = torch.arange(self.x_BL.shape[1])
+        key_BL = Rng(self.seed).key(Stream.TOKEN, self.row_B[:, None], visit, place_L)
+        weight_BLV = (logits_BLV.double() / self.temperature).softmax(-1)
+        return race(weight_BLV.flatten(0, 1), key_BL.flatten()).view_as(self.x_BL)
+
+    def run(self) -> Tensor:
+        for number in range(self.in_steps * self.blocks):
+            self.step(number)
+        return self.x_BL
+
+
+def llada(model, tokens_BL, free_BL, row_B, **how) -> Tensor:
+    return LLaDA(model, tokens_BL, free_BL, row_B, **how).run()
 
 
 def dream(
@@ -92,7 +120,7 @@ def dream(
         if not count:
             continue
         share_B = masked_BL.sum(1).double() / free_BL.sum(1)
-        sharp_BLV = nucleus(logits(model, x_BL, share_B).flatten(0, 1), temperature or 1.0, top_k, top_p)
+        sharp_BLV = nucleus(logits(model, x_BL, share_B).double().flatten(0, 1), temperature or 1.0, top_k, top_p)
         p_NV = sharp_BLV.softmax(-1)
         # A rule that draws before it ranks draws anew in every step; the others draw where they write.
         key_BL = rng.key(Stream.TOKEN, row_B[:, None], visit if alg == "maskgit_plus" else 0, place_L)

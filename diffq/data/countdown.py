@@ -1,0 +1,191 @@
+"""The embedded world `countdown`: reach a number from given ones with + − × ÷, as in Dream's planning files.
+
+    15,44,79,50  →  44-15=29,79-29=50
+
+The last number is the one to reach. Each number and each result is used at most once, divisions leave no rest, and the
+last result is the target. Solutions are many and are not listed; every one can be checked. Knows no tokens and no
+network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from diffq.data.forms import Form, FormSettings, read_questions
+from diffq.data.task import Checked, Example, Split
+from diffq.errors import UserError, unknown
+from diffq.registry import DATASETS
+from diffq.rng import Rng, Stream, uniform
+from diffq.settings import setting
+
+_STEP = re.compile(r"(\d+)([+*/-])(\d+)=(\d+)")
+_SPLITS: dict[str, tuple[int, int]] = {"test": (0, 10), "valid": (10, 15), "train": (15, 100)}  # percent of questions
+_BLOCK = 4096
+_LARGEST, _TARGETS = 99, (10, 99)  # of the numbers, and the range of what is to be reached
+_BETWEEN, _PADDING = ":", " "  # question and answer; what fills up a form
+
+
+def evaluate(a: int, op: str, b: int) -> int | None:
+    """The result of a step; None for a division with a rest and for a result below 0."""
+    if op == "/":
+        return a // b if b and a % b == 0 else None
+    return {"+": a + b, "-": a - b, "*": a * b}[op] if op != "-" or a >= b else None
+
+
+def steps_of(answer: str) -> list[tuple[int, str, int, int]] | None:
+    """The steps of an answer, or None where it is not made of steps."""
+    found = [_STEP.fullmatch(part) for part in answer.split(",")]
+    if not all(found):
+        return None
+    return [(int(m[1]), m[2], int(m[3]), int(m[4])) for m in found if m]
+
+
+def solves(source: str, answer: str) -> bool:
+    """Whether an answer reaches the last number of a question by right steps that use nothing twice."""
+    *numbers, target = map(int, source.split(","))
+    steps = steps_of(answer)
+    if not steps:
+        return False
+    held = Counter(numbers)
+    for a, op, b, result in steps:
+        held.subtract((a, b))
+        if min(held[a], held[b]) < 0 or evaluate(a, op, b) != result:
+            return False
+        held[result] += 1
+    return steps[-1][3] == target
+
+
+class CountdownCorpus(Checked):
+    """The opened world. Splits hold disjoint questions, told apart by a hash of the numbers, in whatever order."""
+
+    grader = "countdown"
+
+    def __init__(self, settings: Countdown):
+        self.settings = settings
+        self._splits: dict[str, tuple[Example, ...]] = {}
+
+    def split(self, name: Split) -> Sequence[Example]:
+        if name not in _SPLITS:
+            raise unknown("split", name, _SPLITS)
+        if name not in self._splits:
+            from_file = name == "test" and self.settings.path
+            asked = self._from_file() if from_file else self._drawn(name)
+            self._splits[name] = tuple(Example(i, source, (answer,)) for i, (source, answer) in enumerate(asked))
+        return self._splits[name]
+
+    def documents(self, name: Split) -> Iterator[str]:
+        """The filled forms."""
+        yield from (form.text for form in self.solved(name))
+
+    def truth(self, source: str) -> None:
+        """None: solutions are checked, not listed."""
+        return None
+
+    def check(self, source: str, answer: str) -> bool:
+        return solves(source, answer)
+
+    def canonical(self, answer: str) -> str:
+        """Steps with the terms of sums and products in order, so that 2+3=5 is 3+2=5; empty where there are none."""
+        steps = steps_of(answer)
+        if not steps:
+            return ""
+        return ",".join(f"{min(a, b)}{op}{max(a, b)}={c}" if op in "+*" else f"{a}{op}{b}={c}" for a, op, b, c in steps)
+
+    def form(self, example: Example) -> Form:
+        """UserError for a question or an answer that has no room."""
+        return self._form(example.source, "")
+
+    def answer(self, example: Example, text: str) -> str:
+        return text[len(text) - self._room :].rstrip(_PADDING)
+
+    def solved(self, name: Split) -> Sequence[Form]:
+        return tuple(self._form(e.source, e.references[0]) for e in self.split(name))
+
+    @property
+    def _room(self) -> int:
+        """Places of an answer: each of its steps has two numbers of at most four digits and a result of as many."""
+        return {3: 24, 4: 36, 5: 48}[self.settings.numbers]
+
+    def _form(self, source: str, answer: str) -> Form:
+        asked = source + _BETWEEN
+        front = self.settings.block - self._room
+        if len(asked) > front or len(answer) > self._room:
+            raise UserError(f"'{asked}{answer}' has no room in forms of dataset.block={self.settings.block}")
+        # The question stands at the end of its part, so that the answer begins right behind it and at one place.
+        text = asked.rjust(front, _PADDING) + answer.ljust(self._room, _PADDING)
+        return Form(text, (False,) * front + (True,) * self._room)
+
+    def _drawn(self, name: Split) -> Iterator[tuple[str, str]]:
+        s = self.settings
+        wanted = {"train": s.size, "valid": s.valid, "test": s.test}[name]
+        low, high = _SPLITS[name]
+        seen: set[str] = set()
+        first = 0
+        while len(seen) < wanted:
+            rows = torch.arange(first, first + _BLOCK)
+            key = Rng(s.seed).key(Stream.DATA, rows, visit=s.numbers, position=4 + list(_SPLITS).index(name))
+            for numbers in uniform(key[:, None], torch.arange(4 * s.numbers)).tolist():
+                made = _draw(iter(numbers), s.numbers)
+                if made is None or len(seen) == wanted:
+                    continue
+                source, answer = made
+                if low <= _percent(source) < high and source not in seen and len(answer) <= self._room:
+                    seen.add(source)
+                    yield source, answer
+            first += _BLOCK
+
+    def _from_file(self) -> Iterator[tuple[str, str]]:
+        assert self.settings.path is not None
+        for number, (source, answer) in enumerate(read_questions(self.settings.path), 1):
+            if not re.fullmatch(r"\d+(,\d+)+", source) or source.count(",") != self.settings.numbers:
+                raise UserError(
+                    f"{self.settings.path}, row {number}: expected {self.settings.numbers} numbers and the one to"
+                    f" reach, with commas between; dataset.numbers says how many"
+                )
+            yield source, answer
+
+
+def _percent(source: str) -> int:
+    *numbers, target = source.split(",")
+    key = ",".join([*sorted(numbers), target])
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") % 100
+
+
+def _draw(uniforms: Iterator[float], count: int) -> tuple[str, str] | None:
+    """A question and a solution that uses all its numbers, or None where a step or the target is not allowed."""
+    numbers = [1 + int(next(uniforms) * _LARGEST) for _ in range(count)]
+    held, steps = list(numbers), []
+    while len(held) > 1:
+        a = held.pop(int(next(uniforms) * len(held)))
+        b = held.pop(int(next(uniforms) * len(held)))
+        op = "+-*/"[int(next(uniforms) * 4)]
+        result = evaluate(a, op, b)
+        if result is None or result > 9999:
+            return None
+        held.append(result)
+        steps.append(f"{a}{op}{b}={result}")
+    if not _TARGETS[0] <= held[0] <= _TARGETS[1]:
+        return None
+    return ",".join(map(str, [*numbers, held[0]])), ",".join(steps)
+
+
+@DATASETS.register("countdown")
+@dataclass(frozen=True, kw_only=True)
+class Countdown(FormSettings):
+    """Countdown with 3, 4 or 5 numbers."""
+
+    not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric", "path", "test")
+
+    numbers: int = setting(3, "numbers that may be used", low=3, high=5)
+    size: int = setting(100_000, "training questions", low=1)
+    valid: int = setting(200, "validation questions", low=1)
+
+    def open(self) -> CountdownCorpus:
+        return CountdownCorpus(self)

@@ -1,0 +1,116 @@
+"""Forms: texts of one length, a place a character, some of whose places are to be filled in.
+
+A grid with some cells given is one; a question with room for its answer is another. Worlds that are made of forms say
+how a question becomes one and what of a filled form is the answer; models of running text fill them in, and learn from
+filled ones, in which only what could ever be asked is destroyed. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+
+from diffq.data.files import read_rows
+from diffq.data.task import DatasetSettings, Example, Split, Task
+from diffq.data.tokenizers import Tokenizer
+from diffq.data.windows import Shuffled
+from diffq.errors import UserError
+from diffq.models.base import TextBatch
+from diffq.settings import setting
+
+
+@dataclass(frozen=True)
+class Form:
+    """text  every place's character; what stands at a free place has no meaning where the form is asked
+    free  True where it is to be filled in"""
+
+    text: str
+    free: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.text) != len(self.free):
+            raise ValueError(f"a form of {len(self.text)} characters has {len(self.free)} places")
+
+
+class FormCorpus(Protocol):
+    """An opened world of forms."""
+
+    def split(self, name: Split) -> Sequence[Example]: ...
+
+    def form(self, example: Example) -> Form:
+        """A question as a form."""
+        ...
+
+    def answer(self, example: Example, text: str) -> str:
+        """What a filled form answers to its question."""
+        ...
+
+    def solved(self, name: Split) -> Sequence[Form]:
+        """Filled forms to be trained on."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormSettings(DatasetSettings):
+    """What every world of forms has."""
+
+    task: ClassVar[Task] = "forms"
+    written_by: ClassVar[Literal["pairs", "text"]] = "text"
+    embedded: ClassVar[bool] = True
+    graded: ClassVar[bool] = True
+
+    path: str | None = setting(None, "a file of questions with columns input and output, as the test split")
+    test: int = setting(200, "questions of the test split, where no file is given", low=1)
+    seed: int = setting(0, "which questions are drawn", low=0)
+    block: int = setting(help="places of a form", low=1)
+
+
+@dataclass(frozen=True)
+class TokenisedForms:
+    """Forms as ids, (forms, places), and where they are free."""
+
+    ids: np.ndarray
+    free: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def tokenise_forms(forms: Sequence[Form], tokenizer: Tokenizer, block: int) -> TokenisedForms:
+    """UserError for a tokenizer that does not give every character an id of its own."""
+    ids = tokenizer.encode_targets([form.text for form in forms])
+    wrong = next((form for form, i in zip(forms, ids, strict=True) if len(i) != block), None)
+    if wrong is not None:
+        raise UserError(
+            f"a form of {len(wrong.text)} characters is not {block} tokens: dataset.tokenizer must be characters"
+        )
+    return TokenisedForms(np.array(ids, dtype=np.int64), np.array([form.free for form in forms]))
+
+
+class FormBatches(Shuffled):
+    """The batches of a training on filled forms. Only free places are ever destroyed, and count as tokens."""
+
+    def __init__(self, forms: TokenisedForms, batch_size: int, seed: int):
+        super().__init__(len(forms), batch_size, seed)
+        self.forms = forms
+
+    def collate(self, rows: np.ndarray, visits: np.ndarray) -> TextBatch:
+        return TextBatch(
+            tokens_BL=torch.from_numpy(self.forms.ids[rows]),
+            valid_BL=torch.from_numpy(self.forms.free[rows]),
+            row_B=torch.from_numpy(np.array(rows, dtype=np.int64)),
+            visit_B=torch.from_numpy(np.array(visits, dtype=np.int64)),
+        )
+
+
+def read_questions(path: str) -> Iterator[tuple[str, str]]:
+    """The columns input and output of a file. UserError where a row has them not."""
+    for number, row in read_rows(Path(path)):
+        if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("input", "output")):
+            raise UserError(f"{path}, row {number}: expected texts in the columns input and output")
+        yield row["input"], row["output"]
