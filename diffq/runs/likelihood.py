@@ -23,6 +23,7 @@ from diffq.config import Config, Request
 from diffq.errors import UserError
 from diffq.interrupts import reaching
 from diffq.report.tables import print_table
+from diffq.runs.flags import whole_number
 from diffq.runs.progress import point_progress
 from diffq.store.files import append, cut_back, read_json, write_json
 from diffq.store.identity import digest
@@ -87,7 +88,7 @@ def run(request: Request) -> int:
     """Measures every model and data set that the command line names, prints a table, and returns 0."""
     from diffq.runs.grid import expand
 
-    draws = _draws(request.flags.draws)
+    draws = whole_number(request.flags, "draws", DRAWS)
     points = [p.config for p in expand(request.overrides, verb="likelihood", config_dirs=request.config_dirs)]
     rows = []
     reached = ["nothing is measured yet"]
@@ -100,13 +101,6 @@ def run(request: Request) -> int:
     else:
         _print(rows)
     return 0
-
-
-def _draws(said: Sequence[str] | None) -> int:
-    text = said[-1] if said else str(DRAWS)
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--draws {text} must be a whole number, 1 or more")
-    return int(text)
 
 
 def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
