@@ -32,7 +32,6 @@ from diffq.store.root import Store
 
 DRAWS = 16
 REPLICATES = 2  # of which one can tell the error that drawing makes
-_CPU_TOKENS, _GPU_TOKENS = 2048, 65536
 
 
 @dataclass(frozen=True)
@@ -191,12 +190,13 @@ def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws
 
     import torch
 
+    from diffq.data.canvases import token_budget
     from diffq.diffusion.contracts import Canvas, row_id
     from diffq.diffusion.likelihood import bound, exact
     from diffq.rng import Rng
     from diffq.runs.sampling import Progress
 
-    size = max(1, (_GPU_TOKENS if device.type == "cuda" else _CPU_TOKENS) // windows.shape[1])
+    size = max(1, token_budget(device) // windows.shape[1])
     began, already = time.monotonic(), kept.resume(len(windows), size)
     for first in range(already, len(windows), size):
         part = torch.from_numpy(windows[first : first + size]).to(device)

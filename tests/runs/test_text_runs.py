@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffq.cli.main import main
-from diffq.runs import likelihood
+from diffq.data import canvases
 
 WORDS = ["dataset=textfiles", "dataset.tokenizer=characters", "dataset.documents=row", "dataset.block=12"]
 TRAINER = ["trainer.batch_size=4", "trainer.schedule=constant"]
@@ -154,7 +154,7 @@ def test_likelihoods_of_other_windows_are_others(place, capsys):
 
 def test_a_likelihood_that_was_cut_off_ends_with_the_same_bytes(place, tmp_path, capsys, monkeypatch):
     outputs, words = place
-    monkeypatch.setattr(likelihood, "_CPU_TOKENS", 24)
+    monkeypatch.setattr(canvases, "BATCH_TOKENS", 24)
     checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
     said = ["likelihood", *words[:-1], f"outputs={tmp_path}", f"checkpoint={checkpoint}", "num_sources=5", "--json"]
     assert main(said) == 0
