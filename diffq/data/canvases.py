@@ -22,7 +22,7 @@ BATCH_TOKENS = 1024
 test sources of QQP 5 % of the canvas is padding at 1,024 tokens, 33 % at 8,192)."""
 
 GPU_BATCH_TOKENS = 65536
-"""The same on a GPU, which is idle with less."""
+"""The same on a GPU."""
 
 Keep = Mapping[int, int]
 """Target positions, from 0, that are known: each with its token id."""
