@@ -29,7 +29,7 @@ UNBOUNDED = (
 class Frontier:
     """Points of equal dataset, sources and samples a source that have both figures.
 
-    x, y      names of the diversity and the quality metric
+    x, y      names of the diversity and the quality metric; both empty where points are only to be tabulated
     front     keys of the points that no other point dominates
     notes     what was left out and why, a sentence each
     """

@@ -92,7 +92,8 @@ def table(frontier: Frontier, metrics: Sequence[str] = (), brief: bool = False) 
 
     brief: without null lines, and intervals for x and y alone, so that a terminal is wide enough.
     """
-    names = [frontier.y, frontier.x, *(m for m in metrics if m not in (frontier.x, frontier.y))]
+    axes = [name for name in (frontier.y, frontier.x) if name]
+    names = [*axes, *(m for m in metrics if m not in axes)]
     heads = ["", "sampler", "dials", "length", "s", "n", *names, "NFE", "seconds"]
     varying = {line.label: varying_dials(line.points) for line in frontier.lines}
     several = any(p.parts for p in frontier.points)
@@ -284,12 +285,17 @@ def to_json(
         "y": frontier.y,
         "signatures": {name: frontier.figure(name).signature for name in (frontier.x, frontier.y)},
         "directions": {name: frontier.figure(name).direction for name in (frontier.x, frontier.y)},
-        "points": [{k: _plain(v) for k, v in row.items()} for row in frontier_rows(frontier)],
+        "points": plain_rows(frontier),
         "front": sorted(frontier.front),
         "hypervolume": {"rectangle": box.describe(frontier.x, frontier.y), "lines": [plain(v) for v in volumes]},
         "equal_diversity": {"against": against, "levels": [plain(row) for row in levels]},
         "notes": list(frontier.notes),
     }
+
+
+def plain_rows(frontier: Frontier) -> list[dict[str, Any]]:
+    """The rows of `frontier_rows` as JSON can hold them."""
+    return [{k: _plain(v) for k, v in row.items()} for row in frontier_rows(frontier)]
 
 
 def _plain(value: Any) -> Any:

@@ -74,12 +74,14 @@ class Entry:
 class Board:
     """All points of a sweep. `changed(entry)` is called after each change that a person should hear of.
 
-    x, y     names of the sweep's two metrics
+    x, y     names of the metrics on the frontier's axes; empty where there is none
+    columns  those of the metrics that are shown: where nothing else is said, the two
     workers  how many points are sampled at once
     """
 
-    def __init__(self, name: str, planned: Sequence[Planned], x: str, y: str):
+    def __init__(self, name: str, planned: Sequence[Planned], x: str, y: str, columns: Sequence[str] = ()):
         self.name, self.x, self.y = name, x, y
+        self.columns = tuple(columns) or (x, y)
         self.workers = 1
         self.began = time.monotonic()
         self.changed: Callable[[Entry], None] = lambda entry: None

@@ -19,6 +19,7 @@ from diffq.config.files import search_dirs
 from diffq.errors import UserError, unknown
 from diffq.interrupts import reaching
 from diffq.report.tables import print_table
+from diffq.runs.flags import whole_number
 from diffq.store.files import write_json
 from diffq.store.identity import digest
 from diffq.store.point import Point
@@ -32,7 +33,7 @@ def run(request: Request) -> int:
     """Runs the tasks that the command line names, prints a table, and returns 0."""
     words = [word for word in request.overrides if not word.startswith("tasks=")]
     named = next((w.partition("=")[2] for w in reversed(request.overrides) if w.startswith("tasks=")), ",".join(TASKS))
-    draws, limit = _number(request, "draws", DRAWS), _number(request, "limit", None)
+    draws, limit = whole_number(request.flags, "draws", DRAWS), whole_number(request.flags, "limit", None)
     if not any(word.startswith("dataset=") for word in words):
         words.append("dataset=wikitext2")  # running text: it decides nothing but what kind of model is meant
     config = compose(words, verb="sample", config_dirs=request.config_dirs)
@@ -55,15 +56,6 @@ def run(request: Request) -> int:
         ]
         print_table("", heads, cells)
     return 0
-
-
-def _number(request: Request, name: str, otherwise: int | None) -> Any:
-    said = getattr(request.flags, name)
-    if not said:
-        return otherwise
-    if not said[-1].isdigit() or int(said[-1]) < 1:
-        raise UserError(f"--{name} {said[-1]} must be a whole number, 1 or more")
-    return int(said[-1])
 
 
 def task(name: str, request: Request) -> str | dict[str, Any]:

@@ -21,6 +21,7 @@ import torch
 from lm_eval.api.model import LM
 from torch import Tensor
 
+from diffq.data.canvases import token_budget
 from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.draws import Draw
 from diffq.diffusion.likelihood import bound, by_row, teacher_forced
@@ -29,8 +30,6 @@ from diffq.rng import Rng
 from diffq.runs.progress import point_progress
 from diffq.store.files import append, cut_back, read_lines
 from diffq.store.identity import digest
-
-_CPU_TOKENS, _GPU_TOKENS = 1024, 32768
 
 Ranked = Literal["joint", "conditional"]
 Asked = tuple[list[int], list[int], int, bool]  # context, continuation, the question's number, one of several answers
@@ -133,7 +132,7 @@ class DiffqLM(LM):
         return before[-(self.most - len(after)) :] if len(after) < self.most else [], after, int(request.doc_id or 0)
 
     def _batches(self, order: Sequence[int], rows: Sequence[Asked]) -> list[list[int]]:
-        most = _GPU_TOKENS if self.device_.type == "cuda" else _CPU_TOKENS
+        most = token_budget(self.device_)
         made: list[list[int]] = []
         for i in order:
             size = _length(rows[i])

@@ -23,6 +23,7 @@ from diffq.config import Config, Request
 from diffq.errors import UserError
 from diffq.interrupts import reaching
 from diffq.report.tables import print_table
+from diffq.runs.flags import whole_number
 from diffq.runs.progress import point_progress
 from diffq.store.files import append, cut_back, read_json, write_json
 from diffq.store.identity import digest
@@ -31,7 +32,6 @@ from diffq.store.root import Store
 
 DRAWS = 16
 REPLICATES = 2  # of which one can tell the error that drawing makes
-_CPU_TOKENS, _GPU_TOKENS = 2048, 65536
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def run(request: Request) -> int:
     """Measures every model and data set that the command line names, prints a table, and returns 0."""
     from diffq.runs.grid import expand
 
-    draws = _draws(request.flags.draws)
+    draws = whole_number(request.flags, "draws", DRAWS)
     points = [p.config for p in expand(request.overrides, verb="likelihood", config_dirs=request.config_dirs)]
     rows = []
     reached = ["nothing is measured yet"]
@@ -100,13 +100,6 @@ def run(request: Request) -> int:
     else:
         _print(rows)
     return 0
-
-
-def _draws(said: Sequence[str] | None) -> int:
-    text = said[-1] if said else str(DRAWS)
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--draws {text} must be a whole number, 1 or more")
-    return int(text)
 
 
 def measure(config: Config, draws: int, quiet: bool = False) -> dict[str, Any]:
@@ -195,12 +188,13 @@ def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws
 
     import torch
 
+    from diffq.data.canvases import token_budget
     from diffq.diffusion.contracts import Canvas, row_id
     from diffq.diffusion.likelihood import bound, exact
     from diffq.rng import Rng
     from diffq.runs.sampling import Progress
 
-    size = max(1, (_GPU_TOKENS if device.type == "cuda" else _CPU_TOKENS) // windows.shape[1])
+    size = max(1, token_budget(device) // windows.shape[1])
     began, already = time.monotonic(), kept.resume(len(windows), size)
     for first in range(already, len(windows), size):
         part = torch.from_numpy(windows[first : first + size]).to(device)

@@ -15,6 +15,7 @@ from typing import Any
 
 from diffq.config import Request
 from diffq.errors import UserError
+from diffq.runs.flags import whole_number
 from diffq.runs.selection import outputs_of
 from diffq.store import Store, SweepFolder
 from diffq.store.columns import COLUMNS
@@ -58,19 +59,11 @@ def question_of(request: Request, kinds: tuple[str, ...] = ()) -> Question:
     wheres = list(flags.where or ())
     where = " AND ".join(f"({w}\n)" for w in wheres) if len(wheres) > 1 else wheres[0] if wheres else None
     sort = tuple(name.strip() for words in flags.sort or () for name in words.split(",") if name.strip())
-    return Question(where, sort, _limit(flags.limit), kinds)
+    return Question(where, sort, whole_number(flags, "limit", None, least=0), kinds)
 
 
 def _literal(value: str) -> str:
     return value if value.replace(".", "", 1).isdigit() else f"'{value}'"
-
-
-def _limit(given: Sequence[str]) -> int | None:
-    if not given:
-        return None
-    if not given[-1].isdigit():
-        raise UserError(f"--limit {given[-1]} must be a whole number, such as 20")
-    return int(given[-1])
 
 
 def columns_of(request: Request) -> tuple[str, ...] | None:

@@ -61,7 +61,7 @@ class Lines:
     def _outcome(self, entry: Entry) -> str:
         if entry.state == "failed":
             return "failed"
-        figures = [f"{name} {shown(entry.figures.get(name))}" for name in (self._board.x, self._board.y)]
+        figures = [f"{name} {shown(entry.figures.get(name))}" for name in self._board.columns]
         return "  ".join([f"{entry.seconds:.1f} s", *figures]) + ("  *" if entry.front else "")
 
     def _say(self, text: str, now: float) -> None:
@@ -143,7 +143,7 @@ def render(board: Board, width: int, height: int) -> Text:
     entries = choose(board, max(1, height - _MARGIN))
     wide, slim = width >= 110, width < 72
     widths = [] if slim else [6, 7]
-    widths = [2, 0, 9, 13 if wide else 4, *widths, *([18, 18] if wide else [11, 11])]
+    widths = [2, 0, 9, 13 if wide else 4, *widths, *[18 if wide else 11] * len(board.columns)]
     several = len({e.name for e in board.entries}) > 1
     names = [_name(e, several, 999) for e in board.entries]
     widths[1] = max(8, min(width - sum(widths) - len(widths), max(map(len, names))))
@@ -156,7 +156,7 @@ def render(board: Board, width: int, height: int) -> Text:
         ]
         return Text((sized[0] + " ".join(sized[1:]))[: width - 1].rstrip() + "\n", style, no_wrap=True, end="")
 
-    heads = ["", "point", "state", "rows", *([] if slim else ["rows/s", "left"]), board.x, board.y]
+    heads = ["", "point", "state", "rows", *([] if slim else ["rows/s", "left"]), *board.columns]
     title = set_cell_size(f"{board.name}: {_counts(board)}", width - 1).rstrip()
     lines = [Text(title + "\n", no_wrap=True, end=""), _bar(board, width), line(heads, "bold")]
     for entry in entries:
@@ -166,9 +166,7 @@ def render(board: Board, width: int, height: int) -> Text:
             entry.state,
             *_numbers(board, entry, wide)[: 1 if slim else 3],
         ]
-        cells += [
-            (shown if wide else narrow)(entry.figures.get(n)) if entry.figures else "" for n in (board.x, board.y)
-        ]
+        cells += [(shown if wide else narrow)(entry.figures.get(n)) if entry.figures else "" for n in board.columns]
         lines.append(line(cells, _STYLES[entry.state]))
     if len(entries) < len(board.entries):
         lines.append(Text(f"  and {len(board.entries) - len(entries)} more\n", "dim", no_wrap=True, end=""))

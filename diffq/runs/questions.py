@@ -22,15 +22,13 @@ import numpy as np
 import torch
 
 from diffq.config import Config
-from diffq.data.canvases import BATCH_TOKENS, Batch, Row, build_canvas, check_sources, plan_batches, text_canvas
+from diffq.data.canvases import Batch, Row, build_canvas, check_sources, plan_batches, text_canvas
 from diffq.data.lengths import LengthFit, LengthModel
 from diffq.data.task import Example
 from diffq.data.windows import TextQuestions
 from diffq.diffusion.contracts import Canvas, row_id
 from diffq.errors import UserError
 from diffq.rng import Rng
-
-_GPU_BATCH_TOKENS = 65536
 
 
 class Questions(Protocol):
@@ -52,8 +50,6 @@ class Questions(Protocol):
     def row(self, row: Row) -> dict[str, Any]: ...
 
     def length_name(self, config: Config) -> str: ...
-
-    def batch_tokens(self, gpu: bool) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -116,9 +112,6 @@ class PairQuestions:
     def length_name(self, config: Config) -> str:
         return str(LengthModel.parse(config.length)) if config.sampler.takes_length else "free"
 
-    def batch_tokens(self, gpu: bool) -> int:
-        return _GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
-
 
 @dataclass(frozen=True)
 class TextTask:
@@ -126,7 +119,6 @@ class TextTask:
 
     asked: TextQuestions
     count: int | None  # num_sources
-    max_length: int
     device: torch.device
 
     @property
@@ -162,9 +154,6 @@ class TextTask:
     def length_name(self, config: Config) -> str:
         return f"block_{self.asked.settings.block}"
 
-    def batch_tokens(self, gpu: bool) -> int:
-        return _GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
-
 
 def prompted(asked: TextQuestions, beginning: str, template: str | None, device: torch.device) -> TextTask:
     """The task of a text of one's own: what it begins with, and what stands behind the … of a template at its end.
@@ -183,7 +172,7 @@ def prompted(asked: TextQuestions, beginning: str, template: str | None, device:
     window[0, : len(first)] = first
     window[0, settings.block - len(last) :] = last
     own = TextQuestions(settings, window, tokenizer)
-    return TextTask(own, 1, settings.block, device)
+    return TextTask(own, 1, device)
 
 
 def plan_samples(samples: int, length: int, batch_tokens: int) -> list[Batch]:

@@ -47,6 +47,9 @@ from diffq.store import Store
 from diffq.store.identity import digest
 from diffq.store.index import read_record
 
+KINDS = {"x": "diversity", "y": "quality"}
+"""What the axes of a frontier show."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -124,7 +127,7 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
     spec = _paper(config, judges)
     x, y = axis_of(config, "x", wanted.x), axis_of(config, "y", wanted.y)
     named = {x, y, *(row["metric"] for row in spec.get("deltas", ()))} if spec else {x, y}
-    points = [_point(selection, number) for number in range(len(selection.chosen))]
+    points = points_of(selection)
     if len(pool_seeds(points)) == 2:  # the two are compared in every metric
         named |= {name for point in points for name in point.figures}
     places = [chosen.point for chosen in selection.chosen]
@@ -166,11 +169,14 @@ def _with_page(report: Report, page: Path, judges: Judges, store: Store, wanted:
 
 def axis_of(config: Config, axis: str, given: str = "") -> str:
     """The name under which scores are saved of the metric that is given for an axis, else of the suite's own.
-    UserError where it has no axes."""
+    UserError where it has none."""
     suite = config.metric
     name = given or getattr(suite, axis)
     if not name:
-        raise UserError(f"these metrics name no axes; give --x NAME and --y NAME, of: {', '.join(suite.names)}")
+        raise UserError(
+            f"a frontier's {axis} axis shows {KINDS[axis]}, and of {', '.join(suite.names)} none measures it; score one"
+            f" with diffq score RUN metric=NAME and give it as --{axis} NAME"
+        )
     by_name = dict(zip(suite.names, suite.metrics, strict=False))
     return by_name[name].name if name in by_name else name
 
@@ -181,10 +187,11 @@ def _paper(config: Config, judges: Judges) -> dict[str, Any]:
     return read_mapping(group_files("paper", search_dirs(judges.config_dirs))[config.choices.paper])
 
 
-def _point(selection: Selection, number: int) -> ReportPoint:
-    """One point as its record says."""
-    chosen = selection.chosen[number]
-    return ReportPoint.of(read_record(selection.store, chosen.point.folder), chosen.sampler, chosen.samples)
+def points_of(selection: Selection) -> list[ReportPoint]:
+    """The points as their records say."""
+    return [
+        ReportPoint.of(read_record(selection.store, c.point.folder), c.sampler, c.samples) for c in selection.chosen
+    ]
 
 
 def _resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:

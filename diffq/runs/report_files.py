@@ -14,6 +14,7 @@ from diffq.errors import UserError, unknown
 from diffq.report.frontier import Frontier
 from diffq.report.paper import PaperTable, claim_table, delta_table
 from diffq.report.tables import ReportTable, frontier_rows, table, to_csv, to_latex, to_markdown
+from diffq.runs.flags import whole_number
 from diffq.runs.report_page import SOURCES
 from diffq.store.files import write_atomic
 
@@ -38,7 +39,7 @@ class Wanted:
     @classmethod
     def of(cls, flags: argparse.Namespace) -> Wanted:
         """What the flags of `diffq report` say. UserError where they contradict each other."""
-        said = {name: (getattr(flags, name, None) or [""])[-1] for name in ("x", "y", "page_sources")}
+        x, y = ((getattr(flags, name, None) or [""])[-1] for name in ("x", "y"))
         words = [word for text in getattr(flags, "format", ()) for word in text.split(",")]
         for word in words:
             if word not in FORMATS:
@@ -47,10 +48,7 @@ class Wanted:
         opens = bool(getattr(flags, "open", False))
         if opens and "html" not in formats:
             raise UserError(f"--open shows report.html, which --format {','.join(words)} leaves out; add html to it")
-        count = said["page_sources"]
-        if count and not count.isdigit():
-            raise UserError(f"--page-sources {count} must be a whole number, 0 or more")
-        return cls(said["x"], said["y"], formats, int(count) if count else SOURCES, opens)
+        return cls(x, y, formats, whole_number(flags, "page_sources", SOURCES, least=0), opens)
 
 
 def write_files(

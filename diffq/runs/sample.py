@@ -23,8 +23,6 @@ _SHOWN = 5
 def run(request: Request) -> int:
     """Samples what the command line asks for and shows it. Returns 0."""
     config = compose(request.overrides, verb="sample", config_dirs=request.config_dirs)
-    for line in config.metric.left_out:
-        print(f"diffq: {line}", file=sys.stderr)
     config = _traced(config, request)
     sources = list(request.flags.source or [])
     template = (request.flags.template or [None])[-1]

@@ -15,14 +15,16 @@ from diffq.runs.planned import Planned
 from diffq.runs.report import Report, axis_of, make_report
 from diffq.runs.score import check_available, config_of, score_points
 from diffq.runs.selection import Chosen, Selection, select
+from diffq.runs.tabulated import Tabulated, tabulate
 from diffq.store import Store
 
 
 class Scoring:
     """The metrics of one sweep.
 
-    x, y  the names of those on its frontier's axes
-    UserError where a metric cannot be computed here, or the suite has no axes.
+    x, y     the names of those on its frontier's axes; empty where none of them is of diversity, or of quality
+    columns  the names of those that are shown while it runs: the axes', or without a frontier the first two
+    UserError where a metric cannot be computed here.
     """
 
     def __init__(self, request: Request, planned: Sequence[Planned], store: Store):
@@ -37,7 +39,10 @@ class Scoring:
         self._config = config_of(request, [p.config for p in planned], metric, fewest)
         self._metric = metric
         check_available(self._config.metric.metrics)
-        self.x, self.y = axis_of(self._config, "x"), axis_of(self._config, "y")
+        suite = self._config.metric
+        self.x, self.y = (axis_of(self._config, axis) if getattr(suite, axis) else "" for axis in ("x", "y"))
+        first = tuple(metric.name for metric in suite.metrics[:2])
+        self.columns = (self.x, self.y) if self.x and self.y else first
         self._chosen: dict[Path, list[Chosen]] = {}
         for p in planned:
             chosen = Chosen(p.point, p.config.choices.sampler, p.config.num_samples)
@@ -65,7 +70,9 @@ class Scoring:
         folders = [word for folder in self._config_dirs for word in ("--config-dir", str(folder))]
         return shlex.join(["diffq", "score", str(planned.point.folder), *words, *folders])
 
-    def report(self, sweep: Path) -> Report:
-        """The report of what is sampled, written into the sweep's folder."""
+    def report(self, sweep: Path) -> Report | Tabulated:
+        """The report of what is sampled, written into the sweep's folder; where there is no frontier, a table alone."""
         selection, _ = select(self._store, [sweep]).finished()
+        if not (self.x and self.y):
+            return tabulate(selection, self._config.metric)
         return make_report(selection, self._config, self._judges)

@@ -49,7 +49,7 @@ def run(request: Request) -> int:
     with reaching(lambda: "no point has been begun"):
         planned, sweep = planned_points(request, benches)
         scoring = Scoring(request, planned, Store(sweep.folder.parent.parent))
-        board = Board(sweep.folder.name, planned, scoring.x, scoring.y)
+        board = Board(sweep.folder.name, planned, scoring.x, scoring.y, scoring.columns)
         done = [e for e in board.entries if e.planned.done]
         if not request.json:
             print(f"{sweep.folder}: {len(board.entries)} points, {len(done)} of them done already", file=sys.stderr)
@@ -88,7 +88,7 @@ class Sweeping:
         for entry in done:
             entry.state = "done"
             board.scored(entry, self._scoring.held(entry.planned))
-        stale = [e for e in done if not {board.x, board.y} <= set(e.figures)]
+        stale = [e for e in done if not set(board.columns) <= set(e.figures)]
         for entry in stale:
             self._score(entry)
         waiting = [e for e in board.entries if e not in done]
@@ -204,8 +204,10 @@ def _is_free(point: Point) -> bool:
 
 
 def _report(request: Request, sweep: SweepFolder, board: Board, scoring: Scoring, tracker: Tracker) -> bool:
-    """Writes, prints and logs the frontier of what is done. False where that failed, which is said."""
+    """Writes, prints and logs the frontier of what is done, or prints its scores where the metrics span none. False
+    where that failed, which is said."""
     from diffq.runs.report import print_report
+    from diffq.runs.tabulated import Tabulated
 
     if not board.of("done"):
         return False
@@ -216,7 +218,10 @@ def _report(request: Request, sweep: SweepFolder, board: Board, scoring: Scoring
         return False
     if request.json:
         print(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+    elif isinstance(report, Tabulated):
+        report.print()
     else:
         print_report(report)
-    tracker.sweep(sweep.folder, report.frontier.x, report.frontier.y)
+    if not isinstance(report, Tabulated):  # a tracker's sweep is its frontier
+        tracker.sweep(sweep.folder, report.frontier.x, report.frontier.y)
     return True

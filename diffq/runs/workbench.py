@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from diffq.config import Config
-from diffq.data.canvases import Batch
+from diffq.data.canvases import Batch, token_budget
 from diffq.data.lengths import LengthModel
 from diffq.data.task import Example
 from diffq.data.windows import text_questions
@@ -86,8 +86,8 @@ class Workbench:
         return self.asked.canvas(batch)
 
     def batch_tokens(self, config: Config) -> int:
-        """The token budget of a batch where none is given: what suits the device and the task."""
-        return config.batch_tokens or self.asked.batch_tokens(self.device.type == "cuda")
+        """The token budget of a batch; what suits the device, where none is given."""
+        return config.batch_tokens or token_budget(self.device)
 
 
 class Workbenches:
@@ -134,7 +134,7 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
                 f" dataset.block={denoiser.max_length} or less"
             )
         asked = text_questions(corpus, config.split, loaded.tokenizer, Store(Path(config.outputs)).cache)
-        return TextTask(asked, config.num_sources, denoiser.max_length, device)
+        return TextTask(asked, config.num_sources, device)
     examples = corpus.split(config.split)[: config.num_sources]
     if not examples:
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from reference import text_models
 
+from diffq.data import canvases
 from diffq.data.exact_tokenizers import characters
 from diffq.errors import UserError
 from diffq.models.causal_lm import CausalLMSettings
@@ -16,7 +17,6 @@ from diffq.samplers.autoregressive import Autoregressive
 from diffq.samplers.masked import Ancestral
 
 pytest.importorskip("lm_eval")
-from diffq.runs import harness_model
 from diffq.runs.harness_model import DiffqLM
 
 TOKENIZER = characters(["the quick brown fox jumps over a lazy dog"])
@@ -92,7 +92,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path):
 @pytest.mark.parametrize("left", ['[["cut o', '[["cut off", -1.5, true]]', '[["glued[["to another", -1.5, true]]\n'])
 def test_what_a_crash_left_half_written_is_cut_off_before_the_next_answer(tmp_path, monkeypatch, left):
     """Else the next answer is glued to it, and the third run cannot read the file."""
-    monkeypatch.setattr(harness_model, "_CPU_TOKENS", 36)
+    monkeypatch.setattr(canvases, "BATCH_TOKENS", 36)
     model = text_models.build("mdlm", words=WORDS)
     requests = [request("the fox", f" jumps {c}"[: 6 + i], i) for i, c in enumerate("aaabbb")]
     requests.append(requests[0])  # asked twice, answered once

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffq.cli.main import main
-from diffq.runs import likelihood
+from diffq.data import canvases
 
 WORDS = ["dataset=textfiles", "dataset.tokenizer=characters", "dataset.documents=row", "dataset.block=12"]
 TRAINER = ["trainer.batch_size=4", "trainer.schedule=constant"]
@@ -86,6 +86,50 @@ def test_a_prompt_is_kept_and_the_table_says_what_was_measured(place, tmp_path, 
         assert all(score["low"] < score["value"] < score["high"] for score in scores.values() if "ppl" in score["name"])
 
 
+def test_sampling_says_nothing_of_metrics_since_it_scores_nothing(place, tmp_path, capsys):
+    outputs, words = place
+    checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
+    capsys.readouterr()
+    said = [*words[:-1], f"outputs={tmp_path}", f"checkpoint={checkpoint}", "sampler=ancestral", "steps=2"]
+    assert main(["sample", *said, "num_samples=1"]) == 0
+    assert "metric" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metric", "needed"),
+    [
+        ("unigram_entropy", "a metric of quality beside unigram_entropy"),
+        ("seconds", "a metric of diversity and one of quality beside seconds"),
+    ],
+)
+def test_metrics_that_span_no_frontier_are_scored_and_tabulated(place, tmp_path, capsys, metric, needed):
+    outputs, words = place
+    checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
+    where = [*words[:-1], f"outputs={tmp_path}"]
+    said = ["sweep", *where, f"checkpoint={checkpoint}", "sampler=ancestral", "steps=2", "num_samples=3"]
+    said += ["temperature=0.5,1", f"metric={metric}"]
+    names = metric.split(",")
+    capsys.readouterr()
+    assert main(said) == 0
+    told, shown = capsys.readouterr()
+    assert "2 points" in told
+    assert all(name in told for name in names)
+    assert f"no frontier is drawn: that takes {needed}; the same sweep with metric={metric},NAME" in told
+    assert shown.count(f"{names[0]} ") == 2  # a line for each point as it ends
+    assert main([*said, "--json"]) == 0
+    held = json.loads(capsys.readouterr().out)
+    assert [row["dial_temperature"] for row in held["points"]] == [0.5, 1.0]
+    assert all(isinstance(row[name], float) for row in held["points"] for name in names)
+    assert len(held["notes"]) == 1
+    (sweep,) = tmp_path.glob("sweeps/*")
+    assert main(["report", str(sweep), f"outputs={tmp_path}"]) == 2
+    assert "none measures it; score one with diffq score RUN metric=NAME" in capsys.readouterr().err
+    if metric == "unigram_entropy":  # with one more it has a frontier
+        assert main(["score", str(sweep), f"outputs={tmp_path}", "metric=loops"]) == 0
+        assert main(["report", str(sweep), f"outputs={tmp_path}", "--y", "loops", "--format", "csv"]) == 0
+        assert (sweep / "frontier.csv").exists()
+
+
 def test_a_text_of_ones_own_is_continued_and_filled_in(place, capsys):
     _, words = place
     said = ["sample", "model=mdlm_tiny", *words, *SIZES, "sampler=ancestral", "steps=3", "num_samples=2", "--json"]
@@ -154,7 +198,7 @@ def test_likelihoods_of_other_windows_are_others(place, capsys):
 
 def test_a_likelihood_that_was_cut_off_ends_with_the_same_bytes(place, tmp_path, capsys, monkeypatch):
     outputs, words = place
-    monkeypatch.setattr(likelihood, "_CPU_TOKENS", 24)
+    monkeypatch.setattr(canvases, "BATCH_TOKENS", 24)
     checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
     said = ["likelihood", *words[:-1], f"outputs={tmp_path}", f"checkpoint={checkpoint}", "num_sources=5", "--json"]
     assert main(said) == 0

@@ -1,0 +1,54 @@
+"""What a sweep ends with where its metrics span no frontier: its points in a table, and why there is no more.
+
+A frontier takes a metric of diversity and one of quality; whoever asks for one kind alone is given the figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffq.config.schema import MetricSuite
+from diffq.report.frontier import Frontier
+from diffq.report.points import make_lines
+from diffq.report.seeds import pool_seeds
+from diffq.report.tables import plain_rows, print_table, table
+from diffq.runs.report import KINDS, points_of
+from diffq.runs.selection import Selection
+
+
+@dataclass(frozen=True)
+class Tabulated:
+    """Points and their figures.
+
+    points   as a frontier without axes and without a front
+    metrics  the names of the figures that are shown
+    notes    why nothing is drawn
+    """
+
+    points: Frontier
+    metrics: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The parts of a report's JSON that there are."""
+        return {"points": plain_rows(self.points), "notes": list(self.notes), "files": []}
+
+    def print(self) -> None:
+        """The table, with every interval, and the notes."""
+        count = len(self.points.points)
+        print_table(f"{count} point{'' if count == 1 else 's'}", *table(self.points, self.metrics))
+        for note in self.notes:
+            print(f"note: {note}")
+
+
+def tabulate(selection: Selection, suite: MetricSuite) -> Tabulated:
+    """The table of finished points. Points that differ in the seed alone are one, as on a frontier."""
+    points = pool_seeds(points_of(selection))
+    shown = Frontier("", "", tuple(points), (), tuple(make_lines(points)), frozenset())
+    kinds = " and one of ".join(kind for axis, kind in KINDS.items() if not getattr(suite, axis))
+    note = (
+        f"no frontier is drawn: that takes a metric of {kinds} beside {', '.join(suite.names)}; the same sweep with"
+        f" metric={','.join(suite.names)},NAME scores one more"
+    )
+    return Tabulated(shown, tuple(metric.name for metric in suite.metrics), (note,))
