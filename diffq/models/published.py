@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffq.errors import UserError
-from diffq.models.base import ModelSettings, TrainableModel
+from diffq.models.base import ModelSettings, TrainableModel, Vocabulary
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -28,7 +28,7 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.pt")
 
 
 class Layout(Protocol):
-    """One project's way of keeping a checkpoint."""
+    """One project's way of keeping a checkpoint; to be derived from."""
 
     name: str
 
@@ -39,6 +39,10 @@ class Layout(Protocol):
     def settings(self, folder: Path) -> ModelSettings:
         """The sizes of the network, as our settings have them."""
         ...
+
+    def work(self, folder: Path, vocabulary: Vocabulary) -> Any:
+        """How much work the network does, or None, as `ModelSettings.work` says it."""
+        return self.settings(folder).work(vocabulary)
 
     def tokenizer(self, folder: Path) -> Any: ...
 
