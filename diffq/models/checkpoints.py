@@ -9,6 +9,7 @@ Knows nothing of how a training goes on: its inner state lies beside these files
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import re
@@ -53,7 +54,8 @@ class Loaded:
 class Described:
     """A checkpoint without its weights.
 
-    settings  the typed settings of the network; the rest is as in `Loaded`
+    settings  the typed settings of the network
+    work      how much work it does (`models.work`), or None where nobody has counted it; the rest is as in `Loaded`
     """
 
     settings: ModelSettings
@@ -61,18 +63,21 @@ class Described:
     config: Mapping[str, Any]
     lengths: Mapping[str, Any] | None
     digest: str
+    work: Any = None
 
 
 def describe(path: Path | str) -> Described:
     """What `load` would say of a folder, with its weights read for their digest alone. UserError as `load`."""
     folder = Path(path)
     if _layout(folder) == "own":
-        return _describe_own(folder)
+        own = _describe_own(folder)
+        return dataclasses.replace(own, work=own.settings.work(own.tokenizer))
     from diffq.models.published import layout_of
 
     layout = layout_of(folder)
     tokenizer = layout.tokenizer(folder)
-    return Described(layout.settings(folder), tokenizer, {}, None, _digest_published(layout, folder, tokenizer))
+    known = _digest_published(layout, folder, tokenizer)
+    return Described(layout.settings(folder), tokenizer, {}, None, known, layout.work(folder, tokenizer))
 
 
 def load(

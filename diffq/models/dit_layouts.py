@@ -18,7 +18,7 @@ from torch import Tensor
 from diffq.errors import UserError
 from diffq.models.checkpoints import load_tensors, write_tensors
 from diffq.models.mdlm import MDLMSettings
-from diffq.models.published import read_json, read_weights, weight_file
+from diffq.models.published import Layout, read_json, read_weights, weight_file
 from diffq.models.sedd import SEDDSettings, SEDDUniformSettings
 from diffq.models.text_diffusion import TextDiffusion, TextDiffusionSettings
 from diffq.store.files import write_atomic
@@ -27,7 +27,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _NOISES = {"loglinear": "log_linear", "geometric": "geometric"}
 
 
-class _DiTLayout:
+class _DiTLayout(Layout):
     """What the two have in common.
 
     name    as messages have it

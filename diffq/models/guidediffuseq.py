@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diffq.errors import UserError
 from diffq.models.gaussian import GaussianSeq2Seq, GaussianSettings
-from diffq.models.published import read_json, read_weights
+from diffq.models.published import Layout, read_json, read_weights
 from diffq.settings import Settings, setting, typed
 
 _ASSUMED_CONDITION_DROPOUT = 0.1
@@ -85,7 +85,7 @@ def load_guidediffuseq(folder: str | Path) -> tuple[GaussianSeq2Seq, Any]:
     return model.eval(), tokenizer
 
 
-class GuideDiffuSeqLayout:
+class GuideDiffuSeqLayout(Layout):
     """The layout as `published` asks for it."""
 
     name = "GuideDiffuSeq"

@@ -2,8 +2,7 @@
 
 The library's own classes run, with their key–value cache; only the last matrix is ours to apply, so that `read`
 projects the asked positions alone. Models whose logits are more than that matrix, or a soft cap on it (Gemma 2), are
-refused. Nothing is trained here,
-and code that a checkpoint brings along is never run.
+refused. Nothing is trained here, and code that a checkpoint brings along is never run.
 
 Shape suffixes: B rows, K new positions, N asked positions, D width.
 """
@@ -20,9 +19,10 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import COND, Branch, Canvas, Process, TiledSession, require_guidable
 from diffq.errors import UserError
-from diffq.models.base import TrainableModel
+from diffq.models.base import TrainableModel, Vocabulary
+from diffq.models.hf_work import PretrainedWork, work_of
 from diffq.models.pretrained import PretrainedSettings, pretrained_weights, read_pretrained
-from diffq.models.published import read_json
+from diffq.models.published import Layout, read_json
 from diffq.models.sessions import tiles
 from diffq.registry import MODELS
 
@@ -41,7 +41,7 @@ class HuggingFaceCausalSettings(PretrainedSettings):
         return {"guidable": False, "max_length": self.max_length}
 
 
-class HuggingFaceCausal:
+class HuggingFaceCausal(Layout):
     """The layout: config.json of a class that ends in LMHeadModel or ForCausalLM, and its weights."""
 
     name = "Hugging Face causal models"
@@ -55,6 +55,9 @@ class HuggingFaceCausal:
         config = read_json(folder / "config.json")
         longest = config.get("n_positions") or config.get("max_position_embeddings") or 1024
         return HuggingFaceCausalSettings(max_length=int(longest))
+
+    def work(self, folder: Path, vocabulary: Vocabulary) -> PretrainedWork | None:
+        return work_of(folder, vocabulary.mask)
 
     def tokenizer(self, folder: Path) -> Any:
         from diffq.data.exact_tokenizers import exact_folder

@@ -24,7 +24,7 @@ from diffq.errors import UserError
 from diffq.models.base import TrainableModel
 from diffq.models.dit import gather
 from diffq.models.pretrained import PretrainedSettings, pretrained_weights, read_pretrained
-from diffq.models.published import read_json
+from diffq.models.published import Layout, read_json
 from diffq.models.sessions import MaskedSession, drawable, places, tiles
 from diffq.registry import MODELS
 
@@ -46,7 +46,7 @@ class HuggingFaceMaskedSettings(PretrainedSettings):
         return {"guidable": True, "max_length": self.max_length, "noise": Noise()}
 
 
-class HuggingFaceMasked:
+class HuggingFaceMasked(Layout):
     """The layout: config.json of a class that ends in ForMaskedLM, and its weights."""
 
     name = "Hugging Face masked models"

@@ -19,7 +19,7 @@ from diffq.errors import UserError
 from diffq.models.checkpoints import write_tensors
 from diffq.models.masked_lm import DreamSettings, LLaDASettings, MaskedLM, MaskedLMSettings
 from diffq.models.placing import INDEX, SINGLE, Place, fill, weight_files
-from diffq.models.published import read_json
+from diffq.models.published import Layout, read_json
 from diffq.store.files import write_atomic
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.(\w+)\.(weight|bias)")
@@ -31,7 +31,7 @@ _DREAM = {
 _DREAM_AROUND = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 
 
-class _LLMLayout:
+class _LLMLayout(Layout):
     """What the two have in common.
 
     model_type  of config.json, in lower case

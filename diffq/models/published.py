@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from diffq.errors import UserError
-from diffq.models.base import ModelSettings, TrainableModel
+from diffq.models.base import ModelSettings, TrainableModel, Vocabulary
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -30,8 +30,8 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.pt")
 
 
 class Layout(Protocol):
-    """One project's way of keeping a checkpoint. Those that can be written also have `writes(model)`, whether a model
-    is of theirs, and `write(model, tokenizer, folder)`."""
+    """One project's way of keeping a checkpoint; to be derived from. Those that can be written also have
+    `writes(model)`, whether a model is of theirs, and `write(model, tokenizer, folder)`."""
 
     name: str
     places: bool
@@ -43,6 +43,10 @@ class Layout(Protocol):
     def settings(self, folder: Path) -> ModelSettings:
         """The sizes of the network, as our settings have them."""
         ...
+
+    def work(self, folder: Path, vocabulary: Vocabulary) -> Any:
+        """How much work the network does, or None, as `ModelSettings.work` says it."""
+        return self.settings(folder).work(vocabulary)
 
     def tokenizer(self, folder: Path) -> Any: ...
 

@@ -11,7 +11,7 @@ C width of the noise level's embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from diffq.models.dit import DiTSettings
@@ -164,6 +164,42 @@ class Seq2SeqWork:
         return max(stream + attention + kept + cache, encoding + kept)
 
 
+class TextWork(Protocol):
+    """The work of a network of running text."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that are projected on."""
+        ...
+
+    @property
+    def inner(self) -> int:
+        """Numbers of a position that are multiplied with each word."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """Numbers of the network."""
+        ...
+
+    def run(self, rows: int, tokens: int, asked: int, seen: int) -> Work:
+        """One call: `tokens` new tokens a row attend to `seen`, and the last block gives `asked` of them.
+
+        Masked and uniform models: a row's whole canvas, of which some positions are asked. Causal models: tokens that
+        are appended to the cache, all of them asked; `seen` is the cache with them.
+        """
+        ...
+
+    def project(self, positions: float) -> float:
+        """FLOPs of scores over the vocabulary."""
+        ...
+
+    def activations(self, rows: int, tokens: int, length: int) -> int:
+        """Numbers that a call of so many tokens a row holds at its widest, on canvases of that length: streams and a
+        feed-forward, and a causal model's cache."""
+        ...
+
+
 _FREQUENCIES = 256  # of the embedding of σ
 # Of a block of `models.dit`: operations started; passes over its D-wide stream where all positions are computed (norm,
 # modulation, heads taken apart, the keys' rotation), and where those asked for are (the queries' rotation, norm,
@@ -174,7 +210,7 @@ _PASSES_KEYS, _PASSES_QUERIES = 16, 34
 
 @dataclass(frozen=True)
 class DiTWork:
-    """The work of a network of `models.dit` with these settings.
+    """The `TextWork` of a network of `models.dit` with these settings.
 
     vocab_size    tokens that are projected on
     embeddings    rows of the embedding matrix: one more where there is a mask
@@ -188,7 +224,6 @@ class DiTWork:
 
     @property
     def inner(self) -> int:
-        """Numbers of a position that are multiplied with each word."""
         return self.settings.width
 
     @property
@@ -204,11 +239,6 @@ class DiTWork:
         return total
 
     def run(self, rows: int, tokens: int, asked: int, seen: int) -> Work:
-        """One call: `tokens` new tokens a row attend to `seen`, and the last block gives `asked` of them.
-
-        Masked and uniform models: a row's whole canvas, of which some positions are asked. Causal models: tokens that
-        are appended to the cache, all of them asked; `seen` is the cache with them.
-        """
         s, d = self.settings, self.settings.width
         keys = float(tokens * 4 * d * d)
         query = 20 * d * d + 4 * seen * d
@@ -228,12 +258,9 @@ class DiTWork:
         )
 
     def project(self, positions: float) -> float:
-        """FLOPs of scores over the vocabulary."""
         return 2.0 * positions * self.vocab_size * self.settings.width
 
     def activations(self, rows: int, tokens: int, length: int) -> int:
-        """Numbers that a call of so many tokens a row holds at its widest, on canvases of that length: streams and a
-        feed-forward, and a causal model's cache."""
         s, d = self.settings, self.settings.width
         cache = 2 * rows * (length + 1) * d * s.layers if s.process == "causal" else 0
         return rows * tokens * 12 * d + cache

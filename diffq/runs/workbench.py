@@ -203,6 +203,11 @@ def known_checkpoint(config: Config) -> Config | str:
         name = folder.resolve().name if Path(named).exists() else named.rpartition("/")[2]
         choices = config.choices.replace(model=name)
         return dataclasses.replace(config, model=settings, choices=choices, checkpoint=str(folder))
+    if hasattr(config.model, "hub"):
+        raise UserError(
+            f"model={config.choices.model} is trained by others and names no hub model; give checkpoint=FOLDER or"
+            " checkpoint=NAME on the hub"
+        )
     dataset, model = config.choices.dataset, config.choices.model
     found, others = _fitting_training(config, Store(Path(config.outputs)))
     if found is not None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from reference import text_models
+from reference.flops import flops_of
 from reference.tiny import SIZES, canvas, vocabulary
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffq.diffusion.contracts import COND, GUIDED, UNCOND
 from diffq.diffusion.draws import Draw
@@ -26,13 +24,6 @@ GAUSSIAN = [
     {"time_mlp": True, "positions": "learned"},
 ]
 ROWS, LENGTH, SOURCE, VOCABULARY = 6, 7, 7, 300
-
-
-def flops_of(call: Callable[[], Any]) -> int:
-    """FLOPs of the matrix products in a call; attention is taken apart into its products."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        call()
-    return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("changes", GAUSSIAN, ids=str)

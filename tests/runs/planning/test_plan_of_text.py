@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from reference.flops import flops_of
 
 from diffq.cli.main import main
 
@@ -44,6 +46,24 @@ def told(place: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
     return both
 
 
+def gpt2(folder: Path, words: list[str]) -> Path:
+    """A tiny GPT-2 with random weights beside the tokenizer of the text."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from diffq.config import compose
+    from diffq.data.tokenizers import build_tokenizer
+
+    data = compose([*words, "model=causal_lm_tiny"]).dataset
+    tokenizer = build_tokenizer(data.tokenizer, data.open())
+    sizes = {"n_positions": 40, "n_embd": 24, "n_layer": 2, "n_head": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=tokenizer.mask, bos_token_id=0, eos_token_id=0, **sizes)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save(folder)
+    return folder
+
+
 def agree(point: dict[str, Any], run: dict[str, Any]) -> bool:
     names = ("nfe_calls", "nfe_rows", "positions_projected")
     return [point["whole"][name] for name in names] == [run[name] for name in names]
@@ -72,6 +92,37 @@ def test_a_causal_model_fills_the_window_or_ends_by_itself(told: Any) -> None:
     assert agree(point, run)
     ((point, run),) = told("model=causal_lm_tiny", "sampler=autoregressive", "dataset.ends=true")
     assert not point["exact"]
+
+
+@pytest.mark.parametrize("model", ["hf_causal", "gpt2"])
+def test_a_model_of_hugging_face_is_planned_from_its_sizes(
+    model: str, place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Around a prompt and without; FLOPs are those that torch counts while the point is sampled, and that one point
+    tells the time of others."""
+    words = [*place, f"model={model}", f"checkpoint={gpt2(tmp_path / model, place)}", "sampler=autoregressive"]
+
+    def plan(*more: str) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert main(["sweep", *words, "num_samples=12", "batch_tokens=96", *more, "--plan", "--json"]) == 0
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["points"]
+        return found
+
+    for given in ([], ["dataset.prefix=6", "num_sources=5"]):
+        (point,) = plan(*given)
+        assert point["exact"]
+        counted = flops_of(lambda said=point["words"]: main(["sample", *said, "--json"]))
+        assert point["whole"]["network_flops"] + point["whole"]["projection_flops"] == counted
+        outputs = Path(place[-1].partition("=")[2])
+        run = json.loads((outputs / point["folder"] / "run.json").read_text())
+        assert agree(point, run)
+        assert point["peak_memory_bytes"] > 0
+    assert all(other["left"]["seconds"] > 0 for other in plan("top_p=0.5,0.9"))
+
+
+def test_a_model_of_hugging_face_needs_a_name(place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", *place, "model=hf_causal", "sampler=autoregressive", "--plan"]) == 2
+    assert "model=hf_causal is trained by others and names no hub model" in capsys.readouterr().err
 
 
 def test_one_sampled_point_prices_the_others(told: Any, place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
