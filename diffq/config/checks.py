@@ -86,8 +86,8 @@ def _listed(names: Sequence[str]) -> str:
 
 def unfed(name: str, metric: Any, dataset: Any) -> str:
     """Why a task cannot feed a metric, in one sentence; empty where it can. 'many' is for the samples to give."""
-    given = {"source", "cost", "many", "ids"} | ({"truth"} if dataset.embedded else set())
-    given |= {"references"} if dataset.task == "pairs" else {"real"}
+    given = {"source", "cost", "many", "ids"} | ({"truth"} if dataset.all_known else set())
+    given |= {"real"} if dataset.task == "text" else {"references"}
     if dataset.task == "text" and not dataset.given:
         given -= {"source"}
     missing = metric.needs() - given
@@ -126,14 +126,17 @@ def check_fit(config: Config) -> None:
 
     LengthModel.parse(config.length)
     model, sampler = config.choices.model, config.choices.sampler
-    dataset, kinds = config.choices.dataset, {"pairs": "a source and a target", "text": "running text"}
-    if config.model.task != config.dataset.task:
+    dataset, kinds = (
+        config.choices.dataset,
+        {"pairs": "a source and a target", "text": "running text", "forms": "forms"},
+    )
+    if config.model.task != config.dataset.written_by:
         models = ", ".join(config.dataset.models.values()) or "see diffq ls models"
         raise UserError(
             f"model '{model}' is for {kinds[config.model.task]}, and dataset '{dataset}' is"
             f" {kinds[config.dataset.task]}; models for it: {models}"
         )
-    if config.dataset.task == "text" and config.length != "oracle":
+    if config.dataset.written_by == "text" and config.length != "oracle":
         raise UserError(
             f"length={config.length} is for targets beside a source; the canvas of running text has dataset.block"
             " tokens"

@@ -120,6 +120,7 @@ class Grammar(PairSettings):
 
     not_learnt: ClassVar[tuple[str, ...]] = (*PairSettings.not_learnt, "valid", "test")
     embedded: ClassVar[bool] = True
+    all_known: ClassVar[bool] = True
 
     size: int = setting(20_000, "training pairs", low=1)
     valid: int = setting(200, "validation sources", low=1)

@@ -126,6 +126,7 @@ class SudokuCorpus(Checked):
 class Sudoku(FormSettings):
     """4×4 Sudoku."""
 
+    all_known: ClassVar[bool] = True
     not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric", "path", "test", "seed", "givens")
 
     givens: int = setting(4, "cells that are given", low=0, high=15)

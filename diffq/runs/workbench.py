@@ -27,6 +27,7 @@ from diffq.diffusion.contracts import Canvas
 from diffq.errors import UserError
 from diffq.models.checkpoints import Described, Loaded, load, read_config
 from diffq.models.published import is_published, published_settings, resolve
+from diffq.runs.form_questions import FormQuestions
 from diffq.runs.questions import PairQuestions, Questions, TextTask
 from diffq.settings import as_mapping, key_fields, typed
 from diffq.store.identity import Identity, digest_sources, show_value
@@ -135,6 +136,14 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
             )
         asked = text_questions(corpus, config.split, loaded.tokenizer, Store(Path(config.outputs)).cache)
         return TextTask(asked, config.num_sources, device)
+    if config.dataset.task == "forms":
+        room: int = config.dataset.block  # type: ignore[attr-defined]
+        if room > denoiser.max_length:
+            raise UserError(
+                f"forms of {room} places are longer than the model's max_length={denoiser.max_length}; give it more"
+            )
+        forms = corpus.split(config.split)[: config.num_sources]
+        return FormQuestions(forms, corpus, loaded.tokenizer, room, device)
     examples = corpus.split(config.split)[: config.num_sources]
     if not examples:
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
@@ -194,7 +203,7 @@ def known_checkpoint(config: Config) -> Config | str:
                 f"checkpoint={named} holds a {settings.kind} model, and model={config.choices.model} is of the family"
                 f" {asked}; name a model of its own"
             )
-        if settings.task != config.dataset.task or settings.process not in config.sampler.processes:
+        if settings.task != config.dataset.written_by or settings.process not in config.sampler.processes:
             raise UserError(
                 f"checkpoint={named} holds a {settings.kind} model ({settings.process}, for {settings.task}), and it is"
                 f" asked for dataset={config.choices.dataset} with sampler={config.choices.sampler}; name its family,"

@@ -1,5 +1,5 @@
-"""What a training is made of besides its network: a tokenizer, batches, validation batches, previews; for pairs and
-for running text.
+"""What a training is made of besides its network: a tokenizer, batches, validation batches, previews; for pairs, for
+running text and for forms.
 
 Knows no optimiser and no folder but the cache.
 """
@@ -7,6 +7,7 @@ Knows no optimiser and no folder but the cache.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,12 @@ import numpy as np
 from diffq.config import Config
 from diffq.data import lengths
 from diffq.data.batches import TrainBatches, tokenise
+from diffq.data.forms import FormBatches, FormCorpus, tokenise_forms
 from diffq.data.task import Example, PairCorpus
 from diffq.data.text import TextCorpus
 from diffq.data.tokenizers import Tokenizer, build_tokenizer
 from diffq.data.windows import TextBatches, tokenise_text
-from diffq.runs.training.preview import Preview, TextPreview
+from diffq.runs.training.preview import FormPreview, Preview, TextPreview
 
 if TYPE_CHECKING:
     from diffq.models.base import TrainableModel, TrainBatch
@@ -47,6 +49,8 @@ class Material:
 def gather(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
     """The material that a configuration asks for. first: inside it the main process is ahead of the others, which then
     find what it has put into the cache. UserError where there is nothing to train on."""
+    if config.dataset.task == "forms":
+        return _forms(config, cache, first)
     return _texts(config, cache, first) if config.dataset.task == "text" else _pairs(config, cache, first)
 
 
@@ -76,6 +80,27 @@ def _pairs(config: Config, cache: Path, first: contextlib.AbstractContextManager
         fitted.as_mapping(),
         pairs.note,
     )
+
+
+def _forms(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
+    settings, corpus = config.trainer, cast(FormCorpus, config.dataset.open())
+    block: int = config.dataset.block  # type: ignore[attr-defined]
+    with first:
+        tokenizer = build_tokenizer(config.dataset.tokenizer, cast(Any, corpus), cache)
+    forms = tokenise_forms(corpus.solved("train"), tokenizer, block)
+    validation: list[TrainBatch] = []
+    if settings.validation_sources:
+        held_out = FormBatches(tokenise_forms(corpus.solved("valid"), tokenizer, block), 1, 0)
+        rows = np.arange(min(len(held_out), settings.validation_sources))
+        parts = [rows[at : at + _VALIDATION_BATCH] for at in range(0, len(rows), _VALIDATION_BATCH)]
+        validation = [held_out.collate(part, np.zeros_like(part)) for part in parts]
+    preview = None
+    if settings.previews:
+        examples = corpus.split("test")[: settings.previews]
+        preview = FormPreview(config.sampler, tokenizer, corpus, examples, block)
+    digest = hashlib.sha256(forms.ids.tobytes() + forms.free.tobytes()).hexdigest()
+    facts = {"forms": len(forms), "forms_digest": digest}
+    return Material(tokenizer, FormBatches(forms, settings.batch_size, config.seed), validation, preview, facts)
 
 
 def _longest(config: Config) -> tuple[int, int]:
