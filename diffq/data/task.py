@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from diffq.settings import Settings, setting
 
 Split = Literal["train", "valid", "test"]
+Task = Literal["pairs", "text", "answers"]
 Outcome = Literal["passed", "failed", "timed out", "memory", "output", "refused"]
 
 
@@ -47,10 +48,12 @@ class Verdict:
     answer   what the text comes to, in a spelling in which equal answers are equal: the number in the box, the
              program's syntax tree, the filled grid. Empty where the text holds no answer. Votes are counted by it, and
              distinct solutions
+    note     why it failed, in a few words, for a reader; nothing is computed from it
     """
 
     outcome: Outcome
     answer: str = ""
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -102,11 +105,13 @@ class DatasetSettings(Settings):
     A dataset's YAML also names its default models, one a process, and its default metric suite.
     """
 
-    task: ClassVar[Literal["pairs", "text"]] = "pairs"
+    task: ClassVar[Task] = "pairs"
+    written_by: ClassVar[Literal["pairs", "text"]] = "pairs"  # the task of the models that serve it
     # Settings in which sampling may differ from the training, or takes what the training had (the tokenizer).
     not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric")
     embedded: ClassVar[bool] = False  # made by code: nothing to look for, and a model of it is trained in a minute
     graded: ClassVar[bool] = False  # the corpus is Graded: its answers can be checked
+    judging: ClassVar[tuple[str, ...]] = ()  # settings that decide about verdicts alone: scoring may change them
 
     name: str = setting(help="what the dataset is called in folders and tables", in_key=False)
     tokenizer: str = setting(
@@ -118,6 +123,10 @@ class DatasetSettings(Settings):
 
     def open(self) -> Corpus:
         raise NotImplementedError
+
+    def ungradable(self) -> str | None:
+        """Why answers cannot be graded on this machine, in one sentence, or None."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from diffq.data.detokenise import DETOKENISERS
 from diffq.data.files import read_rows, read_text
-from diffq.data.task import DatasetSettings, Example, Split
+from diffq.data.task import DatasetSettings, Example, Split, Task
 from diffq.errors import UserError, unknown
 from diffq.registry import DATASETS
 from diffq.settings import setting
@@ -39,7 +39,8 @@ class Text(DatasetSettings):
     not_learnt: ClassVar[tuple[str, ...]] = (
         "tokenizer", "models", "metric", "block", "prefix", "suffix", "keep", "windows", "starts", "ends",
     )  # fmt: skip
-    task: ClassVar[Literal["pairs", "text"]] = "text"
+    task: ClassVar[Task] = "text"
+    written_by: ClassVar[Literal["pairs", "text"]] = "text"
 
     path: str | None = setting(None, "a folder with train, valid and test files or with any texts, or one file")
     kept: str | None = setting(None, "the folder or file below $DIFFQ_DATA in which it is looked for", in_key=False)

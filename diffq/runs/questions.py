@@ -1,11 +1,13 @@
 """What a point asks of its model, row by row: sources with targets to be written, or running text to be filled in.
+(`answer_questions` has the third kind, problems with a prompt.)
 
-Both kinds say the same of themselves, so that sampling, planning and scoring need not ask which it is:
+All kinds say the same of themselves, so that sampling, planning and scoring need not ask which it is:
 
     examples      the questions, with what is known of right answers
     plan          which rows go into which batch
     canvas        the canvas of a batch
     row           what samples.jsonl keeps of a row besides the answer
+    written       what a sampler has written, of the tokens of each row
     source_ids    the tokens that stand beside or on the canvas and are given, by the question's index
 
 Knows no sampler's algorithm.
@@ -30,7 +32,16 @@ from diffq.diffusion.contracts import Canvas, row_id
 from diffq.errors import UserError
 from diffq.rng import Rng
 
-_GPU_BATCH_TOKENS = 65536
+GPU_BATCH_TOKENS = 65536
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer: its tokens, its text, and whether it came to its end before the canvas did."""
+
+    ids: list[int]
+    text: str
+    ended: bool
 
 
 class Questions(Protocol):
@@ -50,6 +61,8 @@ class Questions(Protocol):
     def canvas(self, batch: Batch) -> Canvas: ...
 
     def row(self, row: Row) -> dict[str, Any]: ...
+
+    def written(self, rows: Sequence[Row], ids: Sequence[list[int]], full: bool) -> list[Written]: ...
 
     def length_name(self, config: Config) -> str: ...
 
@@ -113,11 +126,14 @@ class PairQuestions:
     def row(self, row: Row) -> dict[str, Any]:
         return {"prompt_ids": self.source_ids[row.source]}
 
+    def written(self, rows: Sequence[Row], ids: Sequence[list[int]], full: bool) -> list[Written]:
+        return _all_of(self.tokenizer, rows, ids, full)
+
     def length_name(self, config: Config) -> str:
         return str(LengthModel.parse(config.length)) if config.sampler.takes_length else "free"
 
     def batch_tokens(self, gpu: bool) -> int:
-        return _GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
+        return GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
 
 
 @dataclass(frozen=True)
@@ -159,11 +175,20 @@ class TextTask:
     def row(self, row: Row) -> dict[str, Any]:
         return {"prompt_ids": self.source_ids[row.source], "prompt_at": self.asked.spans}
 
+    def written(self, rows: Sequence[Row], ids: Sequence[list[int]], full: bool) -> list[Written]:
+        return _all_of(self.asked.tokenizer, rows, ids, full)
+
     def length_name(self, config: Config) -> str:
         return f"block_{self.asked.settings.block}"
 
     def batch_tokens(self, gpu: bool) -> int:
-        return _GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
+        return GPU_BATCH_TOKENS if gpu else BATCH_TOKENS
+
+
+def _all_of(tokenizer: Any, rows: Sequence[Row], ids: Sequence[list[int]], full: bool) -> list[Written]:
+    """Rows all of whose tokens are what was written. full: rows have the length that they were given."""
+    texts = tokenizer.decode_batch(ids)
+    return [Written(i, text, full or len(i) < row.length) for row, i, text in zip(rows, ids, texts, strict=True)]
 
 
 def prompted(asked: TextQuestions, beginning: str, template: str | None, device: torch.device) -> TextTask:

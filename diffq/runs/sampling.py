@@ -149,9 +149,8 @@ def _rows(
     batch: Batch, bench: Workbench, filled: Canvas, nfe_B: torch.Tensor, takes_length: bool
 ) -> list[dict[str, Any]]:
     """The rows of samples.jsonl. `ended` is False where a model that ends by itself ran out of canvas."""
-    tokenizer = bench.loaded.tokenizer
     ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
-    texts = tokenizer.decode_batch(ids)
+    written = bench.asked.written(batch.rows, ids[: len(batch.rows)], takes_length and filled.end is None)
     nfe = nfe_B.tolist()
     return [
         {
@@ -159,12 +158,12 @@ def _rows(
             "source": row.source,
             "sample": row.sample,
             **bench.asked.row(row),
-            "ids": ids[i],
-            "text": texts[i],
-            "ended": (takes_length and filled.end is None) or len(ids[i]) < row.length,
+            "ids": answer.ids,
+            "text": answer.text,
+            "ended": answer.ended,
             "nfe": nfe[i],
         }
-        for i, row in enumerate(batch.rows)
+        for i, (row, answer) in enumerate(zip(batch.rows, written, strict=True))
     ]
 
 

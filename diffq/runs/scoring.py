@@ -36,7 +36,10 @@ class Scoring:
         fewest = min(p.config.num_samples for p in planned)
         self._config = config_of(request, [p.config for p in planned], metric, fewest)
         self._metric = metric
-        check_available(self._config.metric.metrics)
+        for p in planned:
+            self._judges.settle(p.config)
+        waiting = {p.config.choices.dataset: p.config.dataset for p in planned if not p.done}
+        check_available(self._config.metric.metrics, waiting.values())
         self.x, self.y = axis_of(self._config, "x"), axis_of(self._config, "y")
         self._chosen: dict[Path, list[Chosen]] = {}
         for p in planned:

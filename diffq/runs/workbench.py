@@ -27,6 +27,7 @@ from diffq.diffusion.contracts import Canvas
 from diffq.errors import UserError
 from diffq.models.checkpoints import Described, Loaded, load, read_config
 from diffq.models.published import is_published, published_settings, resolve
+from diffq.runs.answer_questions import AnswerQuestions
 from diffq.runs.questions import PairQuestions, Questions, TextTask
 from diffq.settings import as_mapping, key_fields, typed
 from diffq.store.identity import Identity, digest_sources, show_value
@@ -75,7 +76,10 @@ class Workbench:
             seed=config.seed,
             dtype=config.dtype,
             length=length,
-            extra={"length_fit": self.loaded.lengths if fitted else None},
+            extra={
+                "length_fit": self.loaded.lengths if fitted else None,
+                "prompts": self.asked.prompts_digest if isinstance(self.asked, AnswerQuestions) else None,
+            },
         )
 
     def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
@@ -138,6 +142,8 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
     examples = corpus.split(config.split)[: config.num_sources]
     if not examples:
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
+    if config.dataset.task == "answers":
+        return AnswerQuestions(examples, corpus, loaded.tokenizer, denoiser.max_length, device)
     return PairQuestions(examples, loaded.tokenizer, denoiser.max_length, loaded.lengths, device)
 
 
@@ -180,7 +186,7 @@ def known_checkpoint(config: Config) -> Config | str:
         if not is_published(folder):
             return dataclasses.replace(config, checkpoint=str(folder))
         settings = published_settings(folder)
-        if settings.task != config.dataset.task or settings.process not in config.sampler.processes:
+        if settings.task != config.dataset.written_by or settings.process not in config.sampler.processes:
             raise UserError(
                 f"checkpoint={named} holds a {settings.kind} model ({settings.process}, for {settings.task}), and it is"
                 f" asked for dataset={config.choices.dataset} with sampler={config.choices.sampler}; name its family,"
@@ -196,6 +202,12 @@ def known_checkpoint(config: Config) -> Config | str:
     if config.dataset.embedded:
         with_ = f" trained with {others}" if others else ""
         return f"no{'' if others else ' trained'} {model} of {dataset}{with_} yet"
+    if config.dataset.task == "answers":
+        raise Untrained(
+            f"there is no finished training of {model} on {dataset}; give checkpoint=FOLDER, any model of running text,"
+            f" or where the dataset has a training split run: diffq train model={model} dataset={dataset}"
+            f"{_elsewhere(config)}"
+        )
     words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
     with_ = f" with {others}" if others else ""
     raise Untrained(f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}")

@@ -46,7 +46,7 @@ class Material:
 def gather(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
     """The material that a configuration asks for. first: inside it the main process is ahead of the others, which then
     find what it has put into the cache. UserError where there is nothing to train on."""
-    return _texts(config, cache, first) if config.dataset.task == "text" else _pairs(config, cache, first)
+    return _pairs(config, cache, first) if config.dataset.task == "pairs" else _texts(config, cache, first)
 
 
 def _pairs(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
