@@ -101,8 +101,18 @@ VERBS: dict[str, Verb] = {
         (
             "diffq score outputs/sweeps/NAME metric=paraphrase",
             "diffq score outputs/points/qqp/gaussian/*/* metric=rouge_l,vendi_ngram",
+            "diffq score dataset=humaneval --answers completions.jsonl",
+            "diffq score dataset=math500 --answers reference",
         ),
         words="[RUN ...] [KEY=VALUE ...]",
+        flags=(
+            Flag(
+                "--answers",
+                "score these answers to dataset= instead of a run: a file with the columns source (or task_id) and"
+                " text, or `reference`, the dataset's own solutions",
+                "FILE",
+            ),
+        ),
     ),
     "report": Verb(
         "draw the frontier of points",

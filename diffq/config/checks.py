@@ -88,6 +88,7 @@ def unfed(name: str, metric: Any, dataset: Any) -> str:
     """Why a task cannot feed a metric, in one sentence; empty where it can. 'many' is for the samples to give."""
     given = {"source", "cost", "many", "ids"} | ({"truth"} if dataset.all_known else set())
     given |= {"real"} if dataset.task == "text" else {"references"}
+    given |= {"verdicts"} if dataset.graded else set()
     if dataset.task == "text" and not dataset.given:
         given -= {"source"}
     missing = metric.needs() - given
@@ -95,6 +96,11 @@ def unfed(name: str, metric: Any, dataset: Any) -> str:
         return (
             f"metric '{name}' needs to know all right answers, which dataset '{dataset.name}' does not;"
             " worlds such as dataset=grammar do"
+        )
+    if "verdicts" in missing:
+        return (
+            f"metric '{name}' needs answers that can be checked, and those of dataset '{dataset.name}' cannot; those of"
+            " dataset=math500 and humaneval can"
         )
     if not missing:
         return ""
@@ -126,19 +132,19 @@ def check_fit(config: Config) -> None:
 
     LengthModel.parse(config.length)
     model, sampler = config.choices.model, config.choices.sampler
-    dataset, kinds = (
-        config.choices.dataset,
-        {"pairs": "a source and a target", "text": "running text", "forms": "forms"},
-    )
+    dataset, kinds = config.choices.dataset, {"pairs": "a source and a target", "text": "running text"}
+    kinds["answers"] = "answers behind a prompt"
+    kinds["forms"] = "forms to be filled in"
     if config.model.task != config.dataset.written_by:
         models = ", ".join(config.dataset.models.values()) or "see diffq ls models"
         raise UserError(
             f"model '{model}' is for {kinds[config.model.task]}, and dataset '{dataset}' is"
             f" {kinds[config.dataset.task]}; models for it: {models}"
         )
-    if config.dataset.written_by == "text" and config.length != "oracle":
+    if config.dataset.task != "pairs" and config.length != "oracle":
+        room = "the canvas of running text has dataset.block" if config.dataset.task == "text" else ""
         raise UserError(
-            f"length={config.length} is for targets beside a source; the canvas of running text has dataset.block"
+            f"length={config.length} is for targets beside a source; {room or 'an answer has at most dataset.answer'}"
             " tokens"
         )
     process = config.model.process

@@ -203,6 +203,8 @@ class Composer:
             more = unfed(name, member, dataset) or unready(name, member, samples, dataset, sources)
             if reason or (more and name in chosen):
                 raise UserError(reason or more)
+            if more and member.quiet and samples < member.least_samples():
+                continue
             if more:
                 left_out.append(more)
             else:

@@ -184,3 +184,36 @@ def text_canvas(
         row_B=torch.tensor([row.id for row in rows], dtype=torch.long),
         end=end,
     ).map(lambda x: x.to(device))
+
+
+def answer_canvas(
+    rows: Sequence[Row],
+    prompts: Mapping[int, Sequence[int]],
+    pad: int,
+    mask: int,
+    end: int,
+    device: torch.device | str = "cpu",
+) -> Canvas:
+    """The canvas of rows of prompt and answer: from the left the prompt, which stands, then the free places of the
+    answer, then padding up to the longest row.
+
+    prompts  the ids of each prompt, by its index in the split
+    end      the token that ends an answer
+    """
+    size_L = max((row.length for row in rows), default=0)
+    tokens_BL = torch.full((len(rows), size_L), pad, dtype=torch.long)
+    valid_BL = torch.zeros((len(rows), size_L), dtype=torch.bool)
+    free_BL = torch.zeros_like(valid_BL)
+    for b, row in enumerate(rows):
+        ids = prompts[row.source]
+        tokens_BL[b, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+        tokens_BL[b, len(ids) : row.length] = mask
+        valid_BL[b, : row.length] = True
+        free_BL[b, len(ids) : row.length] = True
+    return Canvas(
+        tokens_BL=tokens_BL,
+        free_BL=free_BL,
+        valid_BL=valid_BL,
+        row_B=torch.tensor([row.id for row in rows], dtype=torch.long),
+        end=end,
+    ).map(lambda x: x.to(device))

@@ -9,14 +9,18 @@ are an effective number (Vendi), KL in nats, and costs in their own units.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from diffq.errors import UserError
 from diffq.settings import Settings
+
+if TYPE_CHECKING:
+    from diffq.data.task import Verdict
 
 Direction = Literal["higher", "lower", "none"]
 
@@ -35,6 +39,9 @@ class Answers:
     ids    like candidates: the tokens of each sample
     given_spans  the positions of each sample that were given to the model, as spans [first, last)
     vocabulary  digest of the tokenizer that the ids belong to
+    grading  gives the verdicts, like candidates, where answers can be checked; grading may take minutes, so it is done
+             where a metric asks for them, and once
+    grader  how they were graded, as a signature says it
     """
 
     sources: tuple[str, ...]
@@ -47,6 +54,15 @@ class Answers:
     ids: tuple[tuple[tuple[int, ...], ...], ...] | None = None
     given_spans: tuple[tuple[int, int], ...] = ()
     vocabulary: str = ""
+    grading: Callable[[], tuple[tuple[Verdict, ...], ...]] | None = field(default=None, compare=False, repr=False)
+    grader: str = ""
+
+    @cached_property
+    def verdicts(self) -> tuple[tuple[Verdict, ...], ...]:
+        """verdicts[i] are those on candidates[i]. UserError where answers cannot be checked, or not on this machine."""
+        if self.grading is None:
+            raise UserError("the answers of this task cannot be checked, so there are no verdicts on them")
+        return self.grading()
 
     @property
     def samples(self) -> int:
@@ -65,6 +81,7 @@ class Answers:
             "real": bool(self.real),
             "ids": self.ids is not None,
             "cost": bool(self.cost),
+            "verdicts": self.grading is not None,
         }
         return frozenset(name for name, there in names.items() if there)
 
@@ -119,6 +136,7 @@ class Metric(Settings):
         tuple[str, ...]
     ] = ()  # YAML names of metrics without which it misleads: they always go with it
     costly: ClassVar[bool] = False  # True: minutes for a thousand texts, so null lines have it on an axis alone
+    quiet: ClassVar[bool] = False  # True: left out of a suite without a word where there are too few samples
     version: ClassVar[int] = 1  # raised whenever a definition changes, so that old and new values never meet
 
     @property
@@ -141,7 +159,7 @@ class Metric(Settings):
 
     def needs(self) -> frozenset[str]:
         """What a task must give: any of 'references', 'truth', 'source', 'many' (≥ 2 samples a source), 'cost',
-        'real' (texts that running text is held against), 'ids' (tokens)."""
+        'real' (texts that running text is held against), 'ids' (tokens), 'verdicts' (answers that can be checked)."""
         return frozenset({"references"})
 
     def least_samples(self) -> int:

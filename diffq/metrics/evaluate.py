@@ -22,6 +22,7 @@ _NEEDS = {
     "many": "at least 2 samples a source",
     "cost": "the cost of sampling, which only a point of the store has",
     "real": "real running text to hold the samples against",
+    "verdicts": "answers that can be checked",
     "ids": "the tokens of the samples, which only a point of the store has",
 }
 

@@ -40,7 +40,9 @@ def corrupt(answers: Answers, share: float, seed: int = 0) -> Answers:
             marks = zip(tokens, exchanged[here], drawn[here], strict=True)
             held.append(" ".join(pool[pick] if swap else word for word, swap, pick in marks))
         words.append(tuple(held))
-    return dataclasses.replace(answers, candidates=tuple(words), ids=_corrupt_ids(answers, share, seed), cost={})
+    return dataclasses.replace(
+        answers, candidates=tuple(words), ids=_corrupt_ids(answers, share, seed), cost={}, grading=None
+    )
 
 
 def _corrupt_ids(answers: Answers, share: float, seed: int) -> tuple[tuple[tuple[int, ...], ...], ...] | None:
@@ -86,7 +88,7 @@ def copy(answers: Answers, share: float, seed: int = 0) -> Answers:
             ]
             held.append(" ".join(word for piece in kept for word in piece))
         words.append(tuple(held))
-    return dataclasses.replace(answers, candidates=tuple(words), ids=None, cost={})
+    return dataclasses.replace(answers, candidates=tuple(words), ids=None, cost={}, grading=None)
 
 
 def null_lines(

@@ -6,14 +6,18 @@ its spelling. Knows no metric.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, from_mapping
+from diffq.data.task import Graded
 from diffq.errors import UserError
 from diffq.metrics.base import Answers
-from diffq.settings import as_mapping, key_fields
+from diffq.runs.verdicts import graded
+from diffq.settings import as_mapping
 from diffq.store import Point, Store
 from diffq.store.identity import digest, digest_sources, show_value
 
@@ -33,7 +37,15 @@ class Judges:
         self._corpora: dict[str, Any] = {}
         self._tokenizers: dict[Path, Tokenizer] = {}
         self._spelled: dict[tuple[str, str], dict[str, str]] = {}
-        self._judged: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}
+        self._judged: dict[tuple[Any, ...], tuple[Any, Any, Any, Any]] = {}
+        self._grading: dict[str, dict[str, Any]] = {}
+
+    def settle(self, config: Config) -> None:
+        """Answers of this dataset are graded as the words of a command say, whatever they were sampled with: what was
+        given of the settings that decide about verdicts alone (`dataset.judging`)."""
+        given = {key.split(".")[1] for key in config.choices.given if key.startswith("dataset.")}
+        chosen = {name: getattr(config.dataset, name) for name in config.dataset.judging if name in given}
+        self._grading.setdefault(config.choices.dataset, {}).update(chosen)
 
     def config(self, point: Point) -> Config:
         """The configuration that the point was sampled with.
@@ -50,6 +62,8 @@ class Judges:
             raise UserError(
                 f"{point.folder / 'config.yaml'} says {name}={said}, and the samples were made with {made}; {mended}"
             )
+        if chosen := self._grading.get(config.choices.dataset):
+            config = dataclasses.replace(config, dataset=config.dataset.replace(**chosen))
         return config
 
     def answers(self, point: Point, samples: int = 0) -> Answers:
@@ -60,13 +74,19 @@ class Judges:
         config = self.config(point)
         run = point.run()
         rows = _rows(point, samples or int(run.get("samples") or 0))
-        sources, references, truth = self._judge(config, tuple(rows), str(run.get("sources_digest", "")))
+        examples, sources, references, truth = self._judge(config, tuple(rows), str(run.get("sources_digest", "")))
         paid = _paid(run, len(next(iter(rows.values()))), len(rows))
         cost = {name: float(paid[name]) for name in COSTS if paid.get(name) is not None}
         candidates = tuple(tuple(row["text"] for row in group) for group in rows.values())
+        checked: dict[str, Any] = {}
+        if isinstance(corpus := self._corpus(config), Graded):
+            checked = {"grading": partial(graded, point.folder, corpus, examples, candidates), "grader": corpus.grader}
         if config.dataset.task == "pairs":
-            return Answers(sources, references, candidates, truth, cost)
+            return Answers(sources, references, candidates, truth, cost, **checked)
         ids = tuple(tuple(tuple(row["ids"]) for row in group) for group in rows.values())
+        if config.dataset.task == "answers":
+            vocabulary = self._tokenizer(self._checkpoint(config)).digest
+            return Answers(sources, references, candidates, None, cost, ids=ids, vocabulary=vocabulary, **checked)
         spans = tuple((a, b) for a, b in next(iter(rows.values()))[0]["prompt_at"])
         real = tuple(text for group in references for text in group)
         if not spans:  # every sample is a source by itself
@@ -75,16 +95,23 @@ class Judges:
         vocabulary = self._tokenizer(self._checkpoint(config)).digest
         return Answers(sources, references, candidates, None, cost, not spans, real, ids, spans, vocabulary)
 
-    def _judge(self, config: Config, indices: tuple[int, ...], stamp: str) -> tuple[Any, Any, Any]:
-        """stamp: the digest of the sources and references that were sampled; UserError where they are others now."""
-        key = digest(key_fields(config.dataset))
+    def _corpus(self, config: Config) -> Any:
+        key = digest(as_mapping(config.dataset))
+        if key not in self._corpora:
+            self._corpora[key] = config.dataset.open()
+        return self._corpora[key]
+
+    def _judge(self, config: Config, indices: tuple[int, ...], stamp: str) -> tuple[Any, Any, Any, Any]:
+        """The examples, and the sources, references and truths that their answers are held against.
+
+        stamp: the digest of the sources and references that were sampled; UserError where they are others now.
+        """
+        key = digest(as_mapping(config.dataset))
         folder = self._checkpoint(config)
         held = self._judged.get((key, config.split, indices, folder, stamp))
         if held is not None:
             return held
-        if key not in self._corpora:
-            self._corpora[key] = config.dataset.open()
-        corpus, tokenizer = self._corpora[key], self._tokenizer(folder)
+        corpus, tokenizer = self._corpus(config), self._tokenizer(folder)
         texts = config.dataset.task == "text"
         if texts:
             from diffq.data.windows import text_questions
@@ -103,12 +130,12 @@ class Judges:
                 " references than when it was sampled; score with the data that was sampled"
             )
         made: tuple[Any, Any, Any]
-        if texts:  # windows of tokens are in the tokenizer's spelling already
+        if config.dataset.task != "pairs":  # windows are in the tokenizer's spelling already; code keeps its own
             made = tuple(e.source for e in chosen), tuple(e.references for e in chosen), None
         else:
             made = self._spelled_pairs(chosen, corpus, tokenizer, self._spelled.setdefault((key, tokenizer.digest), {}))
-        self._judged[(key, config.split, indices, folder, stamp)] = made
-        return made
+        self._judged[(key, config.split, indices, folder, stamp)] = chosen, *made
+        return self._judged[(key, config.split, indices, folder, stamp)]
 
     @staticmethod
     def _spelled_pairs(

@@ -98,6 +98,11 @@ def _own_sources(
         if len(sources) > 1:
             raise UserError("--source is the beginning of one text here; give it once, and num_samples for more of it")
         asked: Any = prompted(bench.asked.asked, sources[0], template, bench.device)
+    elif config.dataset.task == "answers":
+        if template is not None:
+            raise UserError("--template holds words of an answer, and an answer behind a prompt has none; leave it out")
+        asked = dataclasses.replace(bench.asked, examples=[bench.asked.corpus.own(i, q) for i, q in enumerate(sources)])
+        asked.source_ids  # noqa: B018 - a question that is too long is refused before anything is sampled
     else:
         examples = [Example(i, text, ()) for i, text in enumerate(sources)]
         asked = dataclasses.replace(bench.asked, examples=examples)
@@ -126,8 +131,8 @@ def _own_sources(
             require_numbers(meter, config)
             ids = [t[v].tolist() for t, v in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
             ids = ids[: len(batch.rows)]  # behind them stand rows of samples that nobody has asked for
-            for row, text in zip(batch.rows, tokenizer.decode_batch(ids), strict=True):
-                rows.append({"source": sources[row.source], "sample": row.sample, "text": text})
+            for row, answer in zip(batch.rows, asked.written(batch.rows, ids, True), strict=True):
+                rows.append({"source": sources[row.source], "sample": row.sample, "text": answer.text})
     return rows
 
 

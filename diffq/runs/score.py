@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, Request, compose
 from diffq.errors import UserError
@@ -22,6 +22,9 @@ from diffq.runs.grid import written
 from diffq.runs.judging import Judges
 from diffq.runs.selection import Selection, outputs_of, select
 from diffq.store import Point, Store
+
+if TYPE_CHECKING:
+    from diffq.data.task import DatasetSettings
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Scored:
 def run(request: Request) -> int:
     """Scores what the command line names, prints a table, and returns 0."""
     store = Store(outputs_of(request))
+    if given := getattr(request.flags, "answers", None):
+        return _run_given(request, given[-1])
     selection = select(store, request.runs)
     done, left_out = selection.finished()
     if left_out:
@@ -63,6 +68,22 @@ def run(request: Request) -> int:
     return 0
 
 
+def _run_given(request: Request, given: str) -> int:
+    """Scores answers that were given instead of a point's, and returns 0."""
+    from diffq.runs.given import score_given
+
+    if request.runs:
+        raise UserError(f"--answers {given} are scored instead of a point's samples; leave out {request.runs[0]}")
+    folder, scores, left_out = score_given(request, given)
+    for line in left_out:
+        print(f"diffq: {line}", file=sys.stderr)
+    if request.json:
+        print(json.dumps([{"folder": str(folder), "metrics": scores}], indent=1, ensure_ascii=False))
+    else:
+        print_table("", *_table(Store(outputs_of(request)), [Scored(Point(folder), scores, len(scores))]))
+    return 0
+
+
 def config_for(request: Request, selection: Selection, judges: Judges) -> Config:
     """What the words ask for, for the dataset of these points: the metrics that `metric=` names, else those that the
     sweep was made with, else the dataset's own.
@@ -71,12 +92,14 @@ def config_for(request: Request, selection: Selection, judges: Judges) -> Config
     where the points are of several datasets and the metrics differ.
     """
     fewest = min(int(c.samples or c.point.run().get("samples") or 1) for c in selection.chosen)
-    return config_of(request, [judges.config(point) for point in selection.points], selection.metric, fewest)
+    return config_of(request, [judges.config(point) for point in selection.points], selection.metric, fewest, judges)
 
 
-def config_of(request: Request, configs: Sequence[Config], metric: str, fewest: int) -> Config:
+def config_of(
+    request: Request, configs: Sequence[Config], metric: str, fewest: int, judges: Judges | None = None
+) -> Config:
     """The same for points whose configurations are known, with at least `fewest` samples a source; metric: the suite
-    where the words name none."""
+    where the words name none. judges: are told what the words say of grading."""
     words = [word for word in request.overrides if word.partition("=")[0] not in ("dataset", "num_samples", "outputs")]
     if not any(word.startswith("metric=") for word in words) and metric:
         words.append(f"metric={metric}")
@@ -91,6 +114,9 @@ def config_of(request: Request, configs: Sequence[Config], metric: str, fewest: 
         )
         for name, config in datasets.items()
     ]
+    if judges is not None:
+        for config in asked:
+            judges.settle(config)
     if any(config.metric.metrics != asked[0].metric.metrics for config in asked):
         raise UserError(
             f"these points are of {' and '.join(datasets)}, which are measured differently; name one suite: metric=text"
@@ -129,8 +155,13 @@ def score_points(
     return list(found.values())
 
 
-def check_available(metrics: Sequence[Metric]) -> None:
-    """UserError for a metric whose package is missing, or whose model cannot be had."""
+def check_available(metrics: Sequence[Metric], datasets: Iterable[DatasetSettings] = ()) -> None:
+    """UserError for a metric whose package is missing, or whose model cannot be had; and where it needs verdicts on
+    answers to one of these datasets, which cannot be graded here."""
+    if any("verdicts" in metric.needs() for metric in metrics):
+        for dataset in datasets:
+            if reason := dataset.ungradable():
+                raise UserError(reason)
     for metric in metrics:
         if reason := available(metric):
             raise UserError(reason)

@@ -38,7 +38,10 @@ class Scoring:
         fewest = min(p.config.num_samples for p in planned)
         self._config = config_of(request, [p.config for p in planned], metric, fewest)
         self._metric = metric
-        check_available(self._config.metric.metrics)
+        for p in planned:
+            self._judges.settle(p.config)
+        waiting = {p.config.choices.dataset: p.config.dataset for p in planned if not p.done}
+        check_available(self._config.metric.metrics, waiting.values())
         suite = self._config.metric
         self.x, self.y = (axis_of(self._config, axis) if getattr(suite, axis) else "" for axis in ("x", "y"))
         first = tuple(metric.name for metric in suite.metrics[:2])

@@ -51,13 +51,14 @@ def trace_point(config: Config, bench: Workbench, point: Point) -> None:
     recorder = Recorder(bench.loaded.tokenizer, min(config.trace, len(batch.rows)))
     filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), recorder.on_step)
     ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
+    written = bench.asked.written(batch.rows, ids[: len(batch.rows)], True)
     saved = _saved(point, batch, recorder.rows)
     lines = []
     for at in range(recorder.rows):
         row = batch.rows[at]
         lines.append(
             {"row": batch.first + at, "source": row.source, "sample": row.sample, "of": len(batch.rows)}
-            | {"same": ids[at] == saved.get(batch.first + at)}
+            | {"same": written[at].ids == saved.get(batch.first + at)}
             | {"total": recorder.total, "steps": recorder.steps(at, ids[at])}
         )
     write_atomic(point.folder / FILE, b"".join(map(encode_row, lines)))

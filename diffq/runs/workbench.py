@@ -27,6 +27,7 @@ from diffq.diffusion.contracts import Canvas
 from diffq.errors import UserError
 from diffq.models.checkpoints import Described, Loaded, load, read_config
 from diffq.models.published import is_published, published_settings, resolve
+from diffq.runs.answer_questions import AnswerQuestions
 from diffq.runs.form_questions import FormQuestions
 from diffq.runs.questions import PairQuestions, Questions, TextTask
 from diffq.settings import as_mapping, key_fields, typed
@@ -76,7 +77,10 @@ class Workbench:
             seed=config.seed,
             dtype=config.dtype,
             length=length,
-            extra={"length_fit": self.loaded.lengths if fitted else None},
+            extra={
+                "length_fit": self.loaded.lengths if fitted else None,
+                "prompts": self.asked.prompts_digest if isinstance(self.asked, AnswerQuestions) else None,
+            },
         )
 
     def plan(self, config: Config, batch_tokens: int) -> list[Batch]:
@@ -147,6 +151,8 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
     examples = corpus.split(config.split)[: config.num_sources]
     if not examples:
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
+    if config.dataset.task == "answers":
+        return AnswerQuestions(examples, corpus, loaded.tokenizer, denoiser.max_length, device)
     return PairQuestions(examples, loaded.tokenizer, denoiser.max_length, loaded.lengths, device)
 
 
@@ -224,6 +230,12 @@ def known_checkpoint(config: Config) -> Config | str:
     if config.dataset.embedded:
         with_ = f" trained with {others}" if others else ""
         return f"no{'' if others else ' trained'} {model} of {dataset}{with_} yet"
+    if config.dataset.task == "answers":
+        raise Untrained(
+            f"there is no finished training of {model} on {dataset}; give checkpoint=FOLDER, any model of running text,"
+            f" or where the dataset has a training split run: diffq train model={model} dataset={dataset}"
+            f"{_elsewhere(config)}"
+        )
     words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
     with_ = f" with {others}" if others else ""
     raise Untrained(f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}")

@@ -27,7 +27,7 @@ def test_it_is_typed_and_names_models_that_exist(file: Path) -> None:
     assert {"causal", "gaussian" if dataset.task == "pairs" else "absorbing"} <= set(dataset.models)
     for process, model in dataset.models.items():
         kind = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text())["kind"]
-        assert (MODELS[kind].process, MODELS[kind].task) == (process, dataset.task)
+        assert (MODELS[kind].process, MODELS[kind].task) == (process, dataset.written_by)
     assert (CONF / "metric" / f"{dataset.metric}.yaml").is_file()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from diffq.data.task import Verdict
 from diffq.errors import UserError
 from diffq.metrics.base import Answers, Metric
 from diffq.metrics.bleu import Bleu
@@ -70,6 +71,13 @@ GOLDEN = {
     "unigram_entropy": "unigram_entropy|tok:own|unit:nats|over:sample|agg:mean|s:3|v:1",
     "repetition_4": "repetition_4|n:4|tok:own|over:sample|agg:mean|s:3|v:1",
     "loops": "loops|longest:16|times:3|tok:own|over:sample|agg:mean|s:3|v:1",
+    "pass_at_1": "pass_at_1|k:1|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
+    "pass_at_n": "pass_at_n|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
+    "majority": "majority|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
+    "distinct_solutions": "distinct_solutions|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
+    "distinct_answers": "distinct_answers|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
+    "unanswered": "unanswered|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
+    "cut_off": "cut_off|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
     "mauve": "mauve_by_minilm|features:all-MiniLM-L6-v2|real:0|scale:5|seeds:5|agg:seeds|s:3|v:1",
 }
 JUDGED = sorted(name for name in SINGLE if HELD[name]["kind"] == "gen_ppl")  # their signatures name a model
@@ -88,7 +96,15 @@ def answers() -> Answers:
         candidates=(("how do you do ?", "how are you now ?", "x"), ("who is that ?", "who is that ?", "")),
         truth=({"how do you do ?": 0.5, "how are you now ?": 0.5}, {"who is that ?": 1.0}),
         cost=COST,
+        grading=lambda: VERDICTS,
+        grader="math_verify_0.9.0_5s_v1",
     )
+
+
+VERDICTS = (
+    (Verdict("passed", "1"), Verdict("failed", "2"), Verdict("timed out")),
+    (Verdict("failed", "3"), Verdict("failed", ""), Verdict("passed", "4")),
+)
 
 
 @pytest.mark.parametrize("name", [name for name in SINGLE if name not in JUDGED])
@@ -154,7 +170,7 @@ def test_empty_texts_and_single_samples_are_defined(answers, empty_all, s):
     texts = tuple(tuple("" if empty_all else t for t in group[:s]) for group in answers.candidates)
     given = dataclasses.replace(answers, candidates=texts)
     ids = tuple(tuple(tuple(range(len(text))) for text in group) for group in texts)
-    given = dataclasses.replace(given, ids=ids)
+    given = dataclasses.replace(given, ids=ids, grading=lambda: tuple(group[:s] for group in VERDICTS))
     left_out = ("bertscore", "minilm", "vendi_minilm", "mauve", *JUDGED)
     names = [n for n in SINGLE if n not in left_out and not n.startswith("mbr")]
     metrics = [metric for metric in map(made, names) if s >= metric.least_samples()]

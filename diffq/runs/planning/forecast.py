@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from diffq.config import Config
-from diffq.data.canvases import Batch
+from diffq.data.canvases import Batch, Row
 from diffq.data.tokenizers import build_tokenizer
 from diffq.models.checkpoints import Described, describe
 from diffq.models.work import Seq2SeqWork, TextWork
@@ -177,8 +177,7 @@ class Benches:
         every = 1 if whole else -(-len(batches) // _MOST_DRY)
         traces = []
         for at, batch in list(enumerate(batches))[::every]:
-            length = batch.rows[0].length
-            ends = [expected.get((row.source, row.sample), length) for row in (*batch.rows, *batch.beyond)]
+            ends = [_end(config, bench, row, expected) for row in (*batch.rows, *batch.beyond)]
             key = json.dumps([planned, at, named, ends])
             if key not in self._traces:
                 canvas = bench.canvas(batch).map(lambda x: x.cpu())
@@ -188,7 +187,9 @@ class Benches:
         sure = every == 1 and not any(trace.steered for trace in traces) and not ends_by_itself(config)
         held = None
         if network is not None:
-            held = held_by_text(traces[0], batches[0].rows[0].length, network, config.dtype, gpu)
+            widest = max(range(len(traces)), key=lambda at: batches[at * every].rows[-1].length)  # prompts differ
+            length = batches[widest * every].rows[-1].length
+            held = held_by_text(traces[widest], length, network, config.dtype, gpu)
         return Forecast(tuple(batches), tuple(counts[at // every] for at in range(len(batches))), sure, held, disk)
 
     def _ending_counts(
@@ -214,6 +215,13 @@ class Benches:
             sources = [len(bench.sources[row.source]) for row in batch.rows]
             counts.append(ending_counts(trace, sources, network, gpu))
         return trace, counts
+
+
+def _end(config: Config, bench: Workbench, row: Row, expected: Lengths) -> int:
+    """The position at which a row is thought to end: behind its prompt stands an answer."""
+    prompt = len(bench.sources[row.source]) if config.dataset.task == "answers" else 0
+    answer = expected.get((row.source, row.sample))
+    return row.length if answer is None else min(row.length, prompt + answer)
 
 
 def _scaled(counts: Counts, share: float) -> Counts:

@@ -51,7 +51,7 @@ def gather(config: Config, cache: Path, first: contextlib.AbstractContextManager
     find what it has put into the cache. UserError where there is nothing to train on."""
     if config.dataset.task == "forms":
         return _forms(config, cache, first)
-    return _texts(config, cache, first) if config.dataset.task == "text" else _pairs(config, cache, first)
+    return _pairs(config, cache, first) if config.dataset.task == "pairs" else _texts(config, cache, first)
 
 
 def _pairs(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
