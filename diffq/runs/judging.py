@@ -84,9 +84,9 @@ class Judges:
         if config.dataset.task == "pairs":
             return Answers(sources, references, candidates, truth, cost, **checked)
         ids = tuple(tuple(tuple(row["ids"]) for row in group) for group in rows.values())
-        if config.dataset.task == "answers":
+        if config.dataset.task in ("answers", "forms"):
             vocabulary = self._tokenizer(self._checkpoint(config)).digest
-            return Answers(sources, references, candidates, None, cost, ids=ids, vocabulary=vocabulary, **checked)
+            return Answers(sources, references, candidates, truth, cost, ids=ids, vocabulary=vocabulary, **checked)
         spans = tuple((a, b) for a, b in next(iter(rows.values()))[0]["prompt_at"])
         real = tuple(text for group in references for text in group)
         if not spans:  # every sample is a source by itself
@@ -131,7 +131,8 @@ class Judges:
             )
         made: tuple[Any, Any, Any]
         if config.dataset.task != "pairs":  # windows are in the tokenizer's spelling already; code keeps its own
-            made = tuple(e.source for e in chosen), tuple(e.references for e in chosen), None
+            truth = tuple(corpus.truth(e.source) for e in chosen) if config.dataset.all_known else None
+            made = tuple(e.source for e in chosen), tuple(e.references for e in chosen), truth
         else:
             made = self._spelled_pairs(chosen, corpus, tokenizer, self._spelled.setdefault((key, tokenizer.digest), {}))
         self._judged[(key, config.split, indices, folder, stamp)] = chosen, *made
