@@ -10,7 +10,7 @@ import dataclasses
 import re
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 
 from diffq.config import Config
 from diffq.data.canvases import Batch
-from diffq.diffusion.contracts import Canvas, Meter, OnStep
+from diffq.diffusion.contracts import Canvas, Meter, OnStep, Step
 from diffq.errors import UserError
 from diffq.rng import Rng
 from diffq.runs.trace import trace_point
@@ -88,6 +88,7 @@ def _fill(
         about["by_samples"] = _kept_marks(earlier, sum(len(b.rows) for b in batches[:done]))
         claim.record(spent | about)
         _sample_batches(config, bench, claim, batches[done:], spent, about, on_progress, on_step)
+        about |= _mean_records(config.sampler.records, point, total)
         claim.finish(spent | about | {"peak_memory_bytes": peak_memory(bench.device)})
 
 
@@ -120,9 +121,11 @@ def _sample_batches(
         meter = Meter(bench.denoiser)
         began = time.perf_counter()
         canvas = bench.canvas(batch)
-        filled = config.sampler(meter, canvas, Rng(config.seed), on_step).cut_at_end()
+        records = _Records(config.sampler.records, on_step)
+        filled = config.sampler(meter, canvas, Rng(config.seed), records.on_step).cut_at_end()
         require_numbers(meter, config)
         rows = _rows(batch, bench, filled, meter.row_nfe_B, config.sampler.takes_length)  # waits for the device
+        rows = records.into(rows)
         spent["seconds"] += time.perf_counter() - began
         spent["nfe_calls"] += meter.nfe_calls
         spent["nfe_rows"] += meter.nfe_rows
@@ -134,6 +137,48 @@ def _sample_batches(
         claim.record(spent | about)
         if on_progress is not None:
             on_progress(Progress(batch.first + len(rows), total, spent["seconds"]))
+
+
+class _Records:
+    """Listens to the steps of a batch and keeps the mean of some of their statistics, row by row. Never waits for the
+    device before the end."""
+
+    def __init__(self, names: Sequence[str], then: OnStep | None):
+        self.names, self.then = names, then
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, torch.Tensor] = {}
+
+    @property
+    def on_step(self) -> OnStep | None:
+        return self._listen if self.names else self.then
+
+    def _listen(self, step: Step) -> None:
+        for name in self.names:
+            if name in step.stats:
+                value_B = step.stats[name].double()
+                known_B = ~value_B.isnan()
+                self.sums[name] = self.sums.get(name, 0.0) + value_B.nan_to_num(0.0)
+                self.counts[name] = self.counts.get(name, 0) + known_B.long()
+        if self.then is not None:
+            self.then(step)
+
+    def into(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows with their means under `stats`; without where there was no step with such a statistic."""
+        sums = {name: value.tolist() for name, value in self.sums.items()}
+        counts = {name: value.tolist() for name, value in self.counts.items()}
+        found = [{n: float(f"{sums[n][b] / counts[n][b]:.6g}") for n in sums if counts[n][b]} for b in range(len(rows))]
+        return [row | ({"stats": stats} if stats else {}) for row, stats in zip(rows, found, strict=True)]
+
+
+def _mean_records(names: Sequence[str], point: Point, rows: int) -> dict[str, Any]:
+    """The means over all rows of a point of what its rows keep, for run.json."""
+    if not names:
+        return {}
+    held: dict[str, list[float]] = {name: [] for name in names}
+    for row in point.rows(rows):
+        for name, value in row.get("stats", {}).items():
+            held[name].append(value)
+    return {"records": {name: sum(values) / len(values) for name, values in held.items() if values}}
 
 
 def require_numbers(meter: Meter, config: Config) -> None:
