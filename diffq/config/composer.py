@@ -184,6 +184,7 @@ class Composer:
         feed at all is left out of a default suite only.
         """
         names, axes = self._suite_members(chosen)
+        self.options.fragments.prepare([("metric", n) for n in names])
         names = self._with_companions(names)
         changes = _changes(values, "metric")
         axes |= {axis: changes.pop(axis) for axis in ("x", "y") if axis in changes}

@@ -82,6 +82,8 @@ def evaluate(
     """A row for each metric of each task, also written to results.json."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own bar counts answers; the libraries' count everything else
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    store = Store(Path(config.outputs))
+    os.environ.setdefault("HF_DATASETS_CACHE", str(store.cache / "datasets"))  # read when the harness is imported
     try:
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
@@ -95,10 +97,8 @@ def evaluate(
     assert config.checkpoint is not None
     device = pick_device(config.device)
     loaded = load_for(config)
-    store = Store(Path(config.outputs))
     about = {"checkpoint": loaded.digest, "ranked": ranked, "draws": draws, "seed": config.seed, "dtype": config.dtype}
     folder = store.outputs / "harness" / f"{config.choices.model}-{digest(about)[:8]}"
-    os.environ.setdefault("HF_DATASETS_CACHE", str(store.cache / "datasets"))
     model = DiffqLM(
         loaded.model.denoiser(), loaded.tokenizer, device, folder, config.sampler, ranked, draws, config.seed,
         request.json,

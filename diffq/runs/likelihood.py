@@ -59,11 +59,11 @@ class Likelihood:
         return float(math.sqrt((self.nats.var(axis=1, ddof=1) / count).sum()) / self.tokens.sum())
 
     @property
-    def text_error(self) -> float:
-        """Standard error, nats a token, from the choice of windows, the drawing included."""
+    def text_error(self) -> float | None:
+        """Standard error, nats a token, from the choice of windows, the drawing included; None for a single window."""
         rows, total = self.nats.mean(1), self.tokens.sum()
         if len(rows) < 2:
-            return math.nan
+            return None
         residual = rows - self.per_token * self.tokens
         return float(math.sqrt(len(rows) / (len(rows) - 1) * (residual**2).sum()) / total)
 
@@ -221,7 +221,7 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
             ("≤ " if row["bound"] else "") + f"{row['perplexity']:.4g}",
             f"{row['nats_per_token']:.4f}",
             f"{row['drawing_error']:.4f}" if row["bound"] else "exact",
-            f"{row['text_error']:.4f}",
+            "–" if row["text_error"] is None else f"{row['text_error']:.4f}",
             str(row["windows"]),
             str(row["block"]),
             str(row["draws"]) if row["bound"] else "–",

@@ -196,6 +196,19 @@ def test_likelihoods_of_other_windows_are_others(place, capsys):
     assert found[0]["nats_per_token"] != found[1]["nats_per_token"]
 
 
+def test_the_likelihood_of_one_window_has_no_error_of_the_text(place, capsys):
+    _, words = place
+    said = ["likelihood", "model=causal_lm_tiny", *words, *SIZES, "num_sources=1"]
+    for _ in range(2):  # made, and read
+        capsys.readouterr()
+        assert main([*said, "--json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        assert row["text_error"] is None
+        assert row["perplexity"] > 1
+    assert main(said) == 0
+    assert " exact " in capsys.readouterr().out
+
+
 def test_a_likelihood_that_was_cut_off_ends_with_the_same_bytes(place, tmp_path, capsys, monkeypatch):
     outputs, words = place
     monkeypatch.setattr(canvases, "BATCH_TOKENS", 24)

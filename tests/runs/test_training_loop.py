@@ -114,6 +114,9 @@ def test_two_processes_with_dropout_go_on_exactly(tmp_path):
     for name in ("killed", "whole"):
         assert launch(tmp_path / name, processes=2).returncode == 0
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    before = rows(tmp_path / "whole")
+    assert launch(tmp_path / "whole", processes=2).returncode == 0  # both know that the last step was validated
+    assert rows(tmp_path / "whole") == before
 
 
 def test_accumulation_is_exact(tmp_path):
@@ -293,6 +296,20 @@ def test_validation_changes_nothing_and_is_logged(tmp_path):
     toy.train(toy.job(tmp_path / "never", validate_steps=None))
     assert losses(tmp_path / "often") == losses(tmp_path / "never")
     assert len([r for r in rows(tmp_path / "often") if "validation_loss" in r]) == 6
+
+
+def test_a_training_that_goes_on_from_its_last_step_does_not_validate_it_again(tmp_path):
+    """Also where the state was saved by a signal, before the validation that the log has."""
+    toy.train(toy.job(tmp_path))
+    before = rows(tmp_path)
+    (validated,) = [row["validation_loss"] for row in before if "validation_loss" in row]
+    head = tmp_path / "state/step-12/state.json"
+    for held in (validated, None):
+        head.write_text(json.dumps(json.loads(head.read_text()) | {"validation_loss": held}))
+        toy.train(toy.job(tmp_path))
+        assert rows(tmp_path) == before
+        assert run_json(tmp_path)["validation_loss"] == validated
+        assert run_json(tmp_path)["status"] == "done"
 
 
 def test_an_older_state_stands_in_for_a_damaged_one(tmp_path, capsys):

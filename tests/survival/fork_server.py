@@ -1,6 +1,7 @@
 """A process that has imported diffq once and forks a child for every command: 50 kills cost seconds, not minutes.
 
-Reads one JSON mapping a line: `words` of the command, `log` for what it prints, and how it is to be hurt:
+Its arguments name more modules to import. Reads one JSON mapping a line: `words` of the command, `log` for what it
+prints, and how it is to be hurt:
 
     limit   bytes that no file may exceed; `deadly`: reaching them ends the process, as the kernel does, in mid-line
     die_at  the number of the file operation under `outputs` before which the process ends with SIGKILL
@@ -13,6 +14,7 @@ Answers the child's process id, and then its exit status (negative: the signal).
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -31,13 +33,20 @@ def main() -> None:
     import matplotlib.backends.backend_agg  # noqa: F401
     import torch
 
+    import diffq.runs.likelihood
     import diffq.runs.report
     import diffq.runs.sample
     import diffq.runs.sweep
     import diffq.runs.train
     import diffq.runs.workbench  # noqa: F401
+    from diffq.config import compose
 
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1)])  # as composing, this imports what every child would have to import again
+    for dataset in ("grammar", "wikitext2"):
+        compose([f"dataset={dataset}"])
     for line in sys.stdin:
         order = json.loads(line)
         if "mount" in order:

@@ -67,11 +67,14 @@ def _alive(session: int, mark: str) -> list[str]:
 class ForkServer:
     """Starts commands by forking a process that has everything imported, one at a time."""
 
-    def __init__(self, folder: Path, prefix: Sequence[str] = ()):
-        """prefix: what starts the server, such as `unshare -m`, which gives it mounts of its own."""
+    def __init__(self, folder: Path, prefix: Sequence[str] = (), modules: Sequence[str] = ()):
+        """
+        prefix   what starts the server, such as `unshare -m`, which gives it mounts of its own
+        modules  what it has imported beyond what all need
+        """
         self.folder = folder
         self._server = subprocess.Popen(
-            [*prefix, sys.executable, str(HERE / "fork_server.py")],
+            [*prefix, sys.executable, str(HERE / "fork_server.py"), *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -7,39 +7,14 @@ kills there were and how many met a samples.jsonl that was there and not complet
 
 from __future__ import annotations
 
-import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from survival_harness import GRID, CommandLine, ForkServer, Running, Tally, grown_to, results, samples_files
+from deaths import kill_again_and_again, parts, targets
+from survival_harness import GRID, CommandLine, ForkServer, Tally, results, samples_files
 
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-
-
-def parts(whole: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(whole)): path.read_bytes() for path in samples_files(whole)}
-
-
-def kill_again_and_again(
-    start: Callable[[], Running], outputs: Path, whole: Path, targets: list[int], tally: Tally, kind: str
-) -> None:
-    """Starts the command once for every target, in bytes of all samples together, and kills it when it is there."""
-    expected = parts(whole)
-    for target in targets:
-        running = start()
-        reached = grown_to(running, outputs, target, list(expected))
-        status = running.kill() if reached else running.wait()
-        assert reached, f"the command ended with {status} before {target} bytes: {running.said()}"
-        assert running.left_alive() == [], f"killed at {target} bytes"
-        tally.look(outputs, expected, kind)
-
-
-def targets(whole: Path, count: int, seed: int) -> list[int]:
-    """Numbers of bytes, in ascending order, from the first to just before the last batch of samples."""
-    size = sum(map(len, parts(whole).values()))
-    return sorted(random.Random(seed).sample(range(1, int(size * 0.97)), count))
 
 
 def test_six_kills(server: ForkServer, whole: Path, outputs: Path) -> None:

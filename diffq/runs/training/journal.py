@@ -57,13 +57,16 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def cut(self, step: int) -> None:
-        """Takes back the rows after `step`: they will be written again."""
-        if not self.writes:
-            return
+    def cut(self, step: int) -> dict[str, Any] | None:
+        """Takes back the rows after `step`: they will be written again.
+
+        Gives every process the validation of `step` itself, where that is kept: it need not be made again.
+        """
         path = self.folder / LOG
         rows = [row for row, _ in read_rows(path) if row["step"] <= step]
-        write_atomic(path, b"".join(map(encode_row, rows)))
+        if self.writes:
+            write_atomic(path, b"".join(map(encode_row, rows)))
+        return next((row for row in reversed(rows) if row["step"] == step and "validation_loss" in row), None)
 
     def row(self, values: Mapping[str, Any]) -> None:
         if self._file is not None:

@@ -103,7 +103,8 @@ class Trainer:
         self._seconds = self._saved_at = self._validated_at = self.before
         self._validated_step = -1
         self.journal = Journal(self.job.folder, self.rank == 0)
-        self.journal.cut(self.done)
+        if validated := self.journal.cut(self.done):
+            self._validated_step, self.validation_loss = self.done, validated["validation_loss"]
         with self.journal, Signals() as self.signals, Progress(self.job.title, self._shown) as self.progress:
             if self.done:
                 self.progress.say(f"goes on at step {self.done}")
