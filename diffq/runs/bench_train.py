@@ -130,11 +130,11 @@ class BareLoop:
     def _step(self) -> None:
         import torch
 
-        from diffq.models.base import PairBatch, Totals
+        from diffq.models.base import Totals
 
         batch = self.batches.collate(*self.batches.global_rows(self.done))
-        tokens = int(batch.target_valid_BL.sum())
-        batch = PairBatch(**{name: value.to(self.device) for name, value in vars(batch).items()})
+        tokens = batch.tokens
+        batch = type(batch)(**{name: value.to(self.device) for name, value in vars(batch).items()})
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
         with torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext():
             loss = self.model(batch, self.rng, Totals(len(batch.row_B), tokens))["loss"]

@@ -17,16 +17,20 @@ SMALL = (
 )  # fmt: skip
 
 
-def test_the_comparison_runs_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+TEXT = ("dataset=sudoku", "model=mdlm_tiny", "model.width=16", "model.heads=2", "trainer.batch_size=8", "device=cpu")
+
+
+@pytest.mark.parametrize(("words", "kept"), [(SMALL, ["tokens"]), (TEXT, [])], ids=["pairs", "forms"])
+def test_the_comparison_runs_and_leaves_nothing(tmp_path, capsys, monkeypatch, words, kept):
     monkeypatch.setattr(bench_train.measure, "__defaults__", (2, 3))
-    request = Request(verb="bench", overrides=(*SMALL, f"outputs={tmp_path}"), json=True)
+    request = Request(verb="bench", overrides=(*words, f"outputs={tmp_path}"), json=True)
     assert bench_train.run(request) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["name"] == "train/grammar-gaussian_tiny"
+    assert row["name"] == {"tokens": "train/grammar-gaussian_tiny"}.get("".join(kept), "train/sudoku-mdlm_tiny")
     assert row["steps"] == 6
     assert 0 < row["low"] <= row["ratio"] <= row["high"]
     assert row["ratio"] == pytest.approx(row["tokens_per_second"] / row["bare_tokens_per_second"])
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["tokens"]
+    assert [p.name for p in tmp_path.glob("cache/*")] == kept
     assert not (tmp_path / "train").exists()
 
 
