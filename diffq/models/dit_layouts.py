@@ -76,7 +76,8 @@ class _DiTLayout:
         config = self.config(model)
         folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {
-            self.prefix + name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()
+            self.prefix + name: value.detach().cpu().to(torch.float32, copy=True)
+            for name, value in model.net.state_dict().items()
         }
         write_tensors(folder / "model.safetensors", tensors)
         write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
@@ -178,6 +179,8 @@ def _sedd_config(model: SEDD | SEDDUniform) -> dict[str, Any]:
 def _mdlm_config(model: MDLM) -> dict[str, Any]:
     s = model.settings
     assert isinstance(s, MDLMSettings)
+    if s.block_causal:
+        raise UserError("MDLM's layout has no block_causal networks")
     return {
         "model_type": "mdlm", "vocab_size": model.words + 1, "model_length": s.max_length, "hidden_dim": s.width,
         "cond_dim": s.conditioning, "n_blocks": s.layers, "n_heads": s.heads, "dropout": s.dropout,
