@@ -28,13 +28,15 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     in_key: bool = True,
+    since: str | None = None,
 ) -> Any:
     """A dataclass field with its help text and range.
 
     low, high: the smallest and largest value allowed; above: a bound that is itself not allowed.
     in_key=False marks a field that does not determine the samples: it is left out of a point's key.
+    since: the version that a field of an older component came with: at its default it is left out of keys.
     """
-    metadata = {"help": help, "low": low, "high": high, "above": above, "in_key": in_key}
+    metadata = {"help": help, "low": low, "high": high, "above": above, "in_key": in_key, "since": since}
     return dataclasses.field(default=default, metadata=metadata)
 
 

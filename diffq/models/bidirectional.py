@@ -161,15 +161,16 @@ class Bidirectional(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Normal weights of variance 1/inputs; those that write into the stream are smaller by √(2·layers)
-        (Radford et al. 2019, §2.3)."""
+        """Normal weights of variance 1/inputs; those that write into the stream are smaller by √(2·layers) (Radford et
+        al. 2019, §2.3). Embeddings are as large as what the blocks add to them: with a hundredth of it a small network
+        learns a third more slowly. As the output matrix too they have to be small."""
         for name, part in self.named_modules():
             if isinstance(part, nn.Linear):
                 last = name.startswith("blocks.") and name.endswith(("attn_out", "ff_out"))
                 nn.init.normal_(part.weight, std=(part.in_features * (2 * self.settings.layers if last else 1)) ** -0.5)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-        nn.init.normal_(self.wte.weight, std=0.02)
+        nn.init.normal_(self.wte.weight, std=self.settings.width**-0.5 if self.settings.tied else 1.0)
         if self.ff_out is not None:
             nn.init.normal_(self.ff_out.weight, std=0.02)
 

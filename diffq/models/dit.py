@@ -13,7 +13,7 @@ H heads, F head dimension.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,16 +68,20 @@ class LayerNorm(nn.Module):
 class RotaryEmbedding(nn.Module):
     """Rotary positions in the rotate-half form, base 10000 (Su et al. 2021)."""
 
-    inv_freq: Tensor
+    inv_freq: Tensor  # float64, so that it stays exact where the network computes in fewer bits
 
     def __init__(self, head_dim: int):
         super().__init__()
-        self.register_buffer("inv_freq", 10000.0 ** -(torch.arange(0, head_dim, 2).float() / head_dim))
+        inv_freq = 10000.0 ** -(torch.arange(0, head_dim, 2).float() / head_dim)
+        self.register_buffer("inv_freq", inv_freq.double())
 
     def forward(self, first: int, last: int) -> Rotary:
         """Cosines and sines (positions, F) of the positions first … last−1, float32."""
-        place = torch.arange(first, last, device=self.inv_freq.device, dtype=torch.float32)
-        angle = torch.outer(place, self.inv_freq.float()).repeat(1, 2)
+        return self.at(torch.arange(first, last, device=self.inv_freq.device))
+
+    def at(self, place_L: Tensor) -> Rotary:
+        """The same of any positions."""
+        angle = torch.outer(place_L.float(), self.inv_freq.float()).repeat(1, 2)
         return angle.cos(), angle.sin()
 
 
@@ -259,18 +263,29 @@ class DiT(nn.Module):
         at_BK: Tensor | None = None,
         mask: Tensor | None = None,
         causal: bool = False,
+        place_L: Tensor | None = None,
+        caches: Sequence[Cache] | None = None,
     ) -> Tensor:
-        """Features (B, L, D), or (B, K, D) of the asked positions; `output_layer.linear` makes scores of them.
+        """Features (B, L, D), or (B, K, D) of the asked columns; `output_layer.linear` makes scores of them.
 
-        mask: True where a key may be seen, broadcast to (B, H, L, L); None where nothing is padding.
+        mask     True where a key may be seen, broadcast to (B, H, L, S); None where all may be
+        place_L  the position of each column, where they are not 0, 1, 2, …
+        caches   one a block
         """
-        self.require_length(tokens_BL.shape[1])
+        if place_L is None:
+            self.require_length(tokens_BL.shape[1])
         cond_BC = None
         if self.sigma_map is not None and sigma_B is not None:
             cond_BC = F.silu(self.sigma_map(sigma_B))
         x_BLD = self.vocab_embed(tokens_BL)
-        rotary = self.rotary_emb(0, tokens_BL.shape[1])
-        for block in self.blocks[:-1]:
-            x_BLD = block(x_BLD, cond_BC, rotary, mask=mask, causal=causal)
-        x = self.blocks[-1](x_BLD, cond_BC, rotary, mask=mask, causal=causal, at_BK=at_BK)
-        return self.output_layer.features(x, cond_BC)
+        rotary = self.rotary_emb(0, tokens_BL.shape[1]) if place_L is None else self.rotary_emb.at(place_L)
+        for i, block in enumerate(self.blocks):
+            asked = None
+            if i == len(self.blocks) - 1 and at_BK is not None:
+                asked = at_BK
+                if mask is not None and mask.shape[-2] > 1:  # each column sees others: those of the asked ones
+                    row_B1 = torch.arange(len(at_BK), device=mask.device)[:, None]
+                    mask = mask.expand(len(at_BK), 1, -1, -1)[row_B1, 0, at_BK][:, None]
+            cache = None if caches is None else caches[i]
+            x_BLD = block(x_BLD, cond_BC, rotary, mask=mask, causal=causal, cache=cache, at_BK=asked)
+        return self.output_layer.features(x_BLD, cond_BC)

@@ -93,7 +93,8 @@ class _DiTLayout(Layout):
         self._require_held(model.settings, self.parse(config, folder / "config.json"))
         folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {
-            self.prefix + name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()
+            self.prefix + name: value.detach().cpu().to(torch.float32, copy=True)
+            for name, value in model.net.state_dict().items()
         }  # a tied matrix is written twice: published networks are untied
         write_tensors(folder / "model.safetensors", tensors)
         write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())

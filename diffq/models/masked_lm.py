@@ -13,7 +13,7 @@ Shape suffixes: B rows, R = B × branches, L positions, K asked positions of a r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from diffq.diffusion.contracts import COND, Branch, Canvas, Process
 from diffq.errors import UserError
 from diffq.models.base import TextBatch, Totals, TrainableModel, Vocabulary
 from diffq.models.bidirectional import Bidirectional, BidirectionalSettings
+from diffq.models.dit import Cache
 from diffq.models.sessions import MaskedSession, drawable, places, tiles
 from diffq.models.text_diffusion import NoiseSettings, weighted_cross_entropy
 from diffq.models.transformer import key_mask, padding_or_none
@@ -91,10 +92,13 @@ class MaskedLM(TrainableModel):
         tokens_BL: Tensor,
         valid_BL: Tensor | None = None,
         at_BK: Tensor | None = None,
+        span: tuple[int, int] | None = None,
+        caches: Sequence[Cache] | None = None,
     ) -> Tensor:
         """Hidden states from which each position, or each of `at_BK`, is predicted, (B, L or K, D).
 
-        valid_BL: False at padding, which nobody sees; None where there is none.
+        valid_BL  False at padding, which nobody sees; None where there is none
+        span      the columns that are computed, where caches have the keys and values of the others; needs `at_BK`
         """
         place, before = places(tokens_BL, valid_BL)
         if self.settings.shifted:
@@ -102,7 +106,11 @@ class MaskedLM(TrainableModel):
                 at_BK = before.expand(tokens_BL.shape)
             else:
                 at_BK = before[at_BK] if before.dim() == 1 else before.gather(1, at_BK)
-        return self.net(tokens_BL, place, at_BK, key_mask(valid_BL))
+        if span is not None and at_BK is not None:
+            here = slice(*span)
+            tokens_BL, place = tokens_BL[:, here], place[..., here]
+            at_BK = (at_BK - span[0]).clamp(0, span[1] - span[0] - 1)
+        return self.net(tokens_BL, place, at_BK, key_mask(valid_BL), caches)
 
     def log_weights(self, hidden_ND: Tensor) -> Tensor:
         """Float32 log-weights of all words, (N, V), −inf for what is never drawn; for training, which needs them
@@ -143,13 +151,25 @@ class MaskedLMSession(MaskedSession):
     def __init__(self, denoiser: MaskedLMDenoiser, canvas: Canvas, branches: tuple[Branch, ...]):
         self.model = model = denoiser.model
         model.net.require_length(canvas.shape[1])
-        super().__init__(canvas, branches, mask=model.mask, size=model.net.size, words=model.words, never=model.never)
+        size, blocks = model.net.size, len(model.net.blocks)
+        super().__init__(
+            canvas, branches, mask=model.mask, size=size, words=model.words, never=model.never, blocks=blocks
+        )
 
     @torch.no_grad()
     def run(self, tokens_BL: Tensor, noise_B: Tensor | None = None, at_BK: Tensor | None = None) -> Tensor:
         """Features (R, L, D), or (R, K, D) of the asked positions. They do not depend on the noise."""
         valid_RL = None if self.valid_BL is None else self.repeat(self.valid_BL)
-        return self.model.states(self.stack(tokens_BL), valid_RL, None if at_BK is None else self.repeat(at_BK))
+        at_RK = self.ask(len(tokens_BL), at_BK, tokens_BL.device)
+        return self.model.states(self.stack(tokens_BL), valid_RL, at_RK, self.span, self.caches())
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """Where logits are shifted, also the column that the first prediction is read at. The host waits for it where
+        there is padding."""
+        if not self.model.settings.shifted:
+            return first, last
+        _, before = places(self.given_BL, self.valid_BL)
+        return min(first, int(before[..., first:last].min())), last
 
     @torch.no_grad()
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:

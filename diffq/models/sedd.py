@@ -54,7 +54,7 @@ class SEDD(TextDiffusion):
         `gap` is the part that would vanish if the scores summed to what they must: z − 1 − log z.
         """
         noise = training_noise(self.noise, batch, rng)
-        hidden_BLD = self.net(torch.where(noise.destroyed_BL, self.mask, batch.tokens_BL), self.sigma(noise.share_B))
+        hidden_BLD = self.net(torch.where(noise.destroyed_BL, self.mask, batch.tokens_BL), self.sigma(noise.share))
         weights_NV = self.log_weights(hidden_BLD[noise.destroyed_BL])
         log_z_N = weights_NV.logsumexp(-1)
         clean_N = weights_NV.gather(1, batch.tokens_BL[noise.destroyed_BL][:, None]).squeeze(1)
@@ -91,7 +91,7 @@ class SEDDUniform(TextDiffusion):
         key_BL = rng.key(Stream.TRAIN_NOISE, batch.row_B[:, None], batch.visit_B[:, None], position_L)
         other_BL = Uniform(self.words).prior(uniform(key_BL, 1))
         noised_BL = torch.where(noise.destroyed_BL, other_BL, batch.tokens_BL)
-        hidden_BLD = self.net(noised_BL, self.sigma(noise.share_B))
+        hidden_BLD = self.net(noised_BL, self.sigma(noise.share))
         log_NV = self.log_weights(hidden_BLD[batch.valid_BL])
         token_N1, clean_N1 = noised_BL[batch.valid_BL][:, None], batch.tokens_BL[batch.valid_BL][:, None]
         log_NV = log_NV.scatter(1, token_N1, 0.0)  # what is said of the token itself has no meaning
@@ -100,8 +100,8 @@ class SEDDUniform(TextDiffusion):
             log_NV.sum(-1),
             log_NV.gather(1, clean_N1).squeeze(1),
             (token_N1 == clean_N1).squeeze(1),
-            noise.of_positions(self.noise.sigma_of(noise.share_B).float(), batch.valid_BL),
+            noise.of_positions(self.noise.sigma_of(noise.share).float(), batch.valid_BL),
             self.words,
         )
-        weight_N = noise.of_positions(noise.rate_B.float(), batch.valid_BL)
+        weight_N = noise.of_positions(noise.rate.float(), batch.valid_BL)
         return {"loss": (weight_N * entropy_N).sum() / totals.tokens}

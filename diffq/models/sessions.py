@@ -3,7 +3,7 @@
 Knows no network.
 
 Shape suffixes: B rows, R = B × branches, L positions, K asked positions of a row, N asked positions, D width, V tokens,
-T tokens of a tile.
+T tokens of a tile, H heads, F head dimension.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from diffq.diffusion.contracts import GUIDED, UNCOND, Branch, Canvas, TiledSession, exclude
 from diffq.errors import UserError
+from diffq.models.dit import Cache
 from diffq.models.transformer import padding_or_none
 
 
@@ -54,6 +55,51 @@ def places(tokens_BL: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
     return (valid_BL.cumsum(1) - 1).clamp(min=0), torch.where(before_BL < 0, column_L, before_BL)
 
 
+class Kept:
+    """Keys and values of every block of a network, (R, H, L, F), kept from one call for the next.
+
+    length: L, the columns of the canvas.
+    """
+
+    def __init__(self, blocks: int, length: int):
+        self.length = length
+        self.held: list[tuple[Tensor, Tensor] | None] = [None] * blocks
+
+    def recording(self) -> list[Cache]:
+        """One cache a block that keeps what a call over the whole canvas computes."""
+
+        def record(i: int) -> Cache:
+            def cache(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+                self.held[i] = key, value
+                return key, value
+
+            return cache
+
+        return [record(i) for i in range(len(self.held))]
+
+    def writing(self, first: int, last: int, seen: int) -> list[Cache]:
+        """One cache a block for a call over the columns first … last−1: they are written over what is kept of them,
+        and the columns before `seen` are attended to."""
+
+        def write(i: int) -> Cache:
+            def cache(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+                held = self.held[i]
+                if held is None:
+                    rows, heads, _, size = key.shape
+                    room = rows, heads, self.length, size
+                    held = self.held[i] = key.new_zeros(room), value.new_zeros(room)
+                for kept, new in zip(held, (key, value), strict=True):
+                    kept[:, :, first:last] = new
+                return held[0][:, :, :seen], held[1][:, :, :seen]
+
+            return cache
+
+        return [write(i) for i in range(len(self.held))]
+
+    def select(self, rows_R: Tensor) -> None:
+        self.held = [None if h is None else (h[0][rows_R], h[1][rows_R]) for h in self.held]
+
+
 class MaskedSession(TiledSession):
     """A canvas on which tokens are given and others are masked; the unconditional branch sees masks for what is given.
 
@@ -61,6 +107,7 @@ class MaskedSession(TiledSession):
     words   one more than the last id that may be drawn
     never   ids below it that may not: the mask, and padding that ends nothing
     mask    None where the process has none
+    blocks  of the network, where its keys and values can be kept (`freeze`); 0 where they cannot
     UserError for a prompt with an id that the network has no embedding of or with the mask in it, and where there is an
     unconditional branch and nothing is given.
     """
@@ -74,8 +121,14 @@ class MaskedSession(TiledSession):
         size: int,
         words: int,
         never: tuple[int, ...] = (),
+        blocks: int = 0,
     ):
         self.branches, self.mask, self.words, self.never = branches, mask, words, never
+        self.rows, self.length = canvas.shape
+        self.blocks = blocks
+        self.kept: Kept | None = None
+        self.columns: tuple[int, int] | None = None  # whose states are given
+        self.span: tuple[int, int] | None = None  # which are computed
         self.given_BL = canvas.valid_BL & ~canvas.free_BL
         self.valid_BL = padding_or_none(canvas.valid_BL)
         strange_BL = canvas.tokens_BL >= size
@@ -91,6 +144,55 @@ class MaskedSession(TiledSession):
         if self.mask is None:
             raise UserError("this model's process has no mask that could be drawn; allow_mask=false")
         self.words, self.never = max(self.words, self.mask + 1), ()
+
+    def freeze(self, columns: slice | None) -> None:
+        """From now on a `run` computes nothing outside of these columns: there, keys and values are those of the last
+        run. What a run computes inside is kept too, so the next columns may be others.
+
+        `freeze(None)` ends it, and has the runs that follow keep their keys and values: it must come before the run
+        that is the first to be kept. `run` still takes whole canvases and positions of them; without `at_BK` it gives
+        the states of the columns alone, and what it gives for positions outside of them must not be read.
+
+        An approximation, unless nothing outside of the columns depends on what was written since. (Wu et al. 2025,
+        arXiv 2505.22618, Fast-dLLM: with columns from a block on it is its prefix cache, with a block's its dual one.)
+        """
+        if not self.blocks:
+            raise UserError("the keys and values of this model cannot be kept; switch the cache off")
+        if columns is None:
+            self.kept = self.kept or Kept(self.blocks, self.length)
+            self.columns = self.span = None
+            return
+        first, last, step = columns.indices(self.length)
+        if step != 1 or first >= last:
+            raise ValueError(f"{columns} are no columns of a canvas of {self.length}")
+        span = self.reach(first, last)
+        if self.kept is None and self.begins(*span):
+            self.kept = Kept(self.blocks, self.length)
+        elif self.kept is None or not any(self.kept.held):
+            raise ValueError("freeze(None) comes before the run whose keys and values are to be kept")
+        self.columns, self.span = (first, last), span
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """The columns that must be computed for the states of the columns first … last−1."""
+        return first, last
+
+    def begins(self, first: int, last: int) -> bool:
+        """Whether these columns can be computed with nothing kept."""
+        return False
+
+    def caches(self, seen: int | None = None) -> list[Cache] | None:
+        """One a block; None where nothing is to be kept. seen: how many columns are attended to; None: all."""
+        if self.kept is None:
+            return None
+        if self.span is None:
+            return self.kept.recording()
+        return self.kept.writing(*self.span, self.length if seen is None else seen)
+
+    def ask(self, rows: int, at_BK: Tensor | None, device: torch.device) -> Tensor | None:
+        """The asked positions of all branches, (R, K); None for all of the canvas."""
+        if at_BK is None and self.columns is not None:
+            at_BK = torch.arange(*self.columns, device=device).expand(rows, -1)
+        return None if at_BK is None else self.repeat(at_BK)
 
     def stack(self, tokens_BL: Tensor) -> Tensor:
         """Tokens of all branches, (R, L)."""
@@ -109,3 +211,7 @@ class MaskedSession(TiledSession):
     def select(self, rows_K: Tensor) -> None:
         self.given_BL = self.given_BL[rows_K]
         self.valid_BL = None if self.valid_BL is None else self.valid_BL[rows_K]
+        if self.kept is not None:
+            offset_N1 = torch.arange(len(self.branches), device=rows_K.device)[:, None] * self.rows
+            self.kept.select((rows_K + offset_N1).flatten())
+        self.rows = len(rows_K)

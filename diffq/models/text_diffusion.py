@@ -61,10 +61,12 @@ class TextDiffusion(TrainableModel):
 
     conditioned  whether the network is told the noise level
     offset       what is added to the network's output to make log-weights of it
+    block        tokens of a block that sees itself and what stands before it; 0: all see all
     """
 
     process: ClassVar[Process] = "absorbing"
     learnt_z: ClassVar[bool] = False
+    block: int = 0
 
     def __init__(self, settings: TextDiffusionSettings, vocabulary: Vocabulary, conditioned: bool = True):
         super().__init__()
@@ -117,6 +119,7 @@ class TextDenoiser:
         self.noise = model.noise
         self.learnt_z = model.learnt_z
         self.max_length = model.settings.max_length
+        self.block: int = model.block
 
     def open(self, canvas: Canvas, branches: tuple[Branch, ...] = COND) -> TextSession:
         return TextSession(self, canvas, branches)
@@ -127,20 +130,44 @@ class TextSession(MaskedSession):
 
     def __init__(self, denoiser: TextDenoiser, canvas: Canvas, branches: tuple[Branch, ...]):
         self.model = denoiser.model
-        self.model.net.require_length(canvas.shape[1])
-        masks = denoiser.process == "absorbing"
+        net, words, masks = self.model.net, denoiser.vocab_size, denoiser.process == "absorbing"
+        net.require_length(canvas.shape[1])
         if branches in (GUIDED, UNCOND) and not masks:
             raise UserError("guidance masks the prompt, which only models of the absorbing process know; scale=1")
-        words = denoiser.vocab_size
-        super().__init__(canvas, branches, mask=denoiser.mask if masks else None, size=words, words=words)
+        mask = denoiser.mask if masks else None
+        super().__init__(canvas, branches, mask=mask, size=words, words=words, blocks=len(net.blocks) if masks else 0)
+        self.block = denoiser.block
+        self.visible_LL: Tensor | None = None
+        if self.block:
+            number_L = torch.arange(self.length, device=canvas.device) // self.block
+            self.visible_LL = number_L[:, None] >= number_L
 
     @torch.no_grad()
     def run(self, tokens_BL: Tensor, noise_B: Tensor, at_BK: Tensor | None = None) -> Tensor:
         """Features (R, L, D), or (R, K, D) of the asked positions."""
+        tokens_RL, at_RK = self.stack(tokens_BL), self.ask(len(tokens_BL), at_BK, tokens_BL.device)
+        first, last = self.span or (0, self.length)
+        seen = last if self.block else self.length
+        place_L = None
+        if self.span is not None and at_RK is not None:
+            tokens_RL = tokens_RL[:, first:last]
+            at_RK = (at_RK - first).clamp(0, last - first - 1)
+            place_L = torch.arange(first, last, device=tokens_RL.device)
+        mask = None if self.valid_BL is None else key_mask(self.repeat(self.valid_BL[:, :seen]))
+        if self.visible_LL is not None:
+            visible = self.visible_LL[None, None, first:last, :seen]
+            mask = visible if mask is None else mask & visible
         sigma_R = self.repeat(self.model.sigma(noise_B))
-        mask = None if self.valid_BL is None else key_mask(self.repeat(self.valid_BL))
-        at_RK = None if at_BK is None else self.repeat(at_BK)
-        return self.model.net(self.stack(tokens_BL), sigma_R, at_RK, mask)
+        return self.model.net(tokens_RL, sigma_R, at_RK, mask, place_L=place_L, caches=self.caches(seen))
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """Where tokens see their own block and those before it, whole blocks: so nothing before them can change."""
+        if not self.block:
+            return first, last
+        return first // self.block * self.block, min(self.length, -(-last // self.block) * self.block)
+
+    def begins(self, first: int, last: int) -> bool:
+        return self.block > 0 and first == 0
 
     @torch.no_grad()
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:
@@ -158,47 +185,60 @@ class TrainingNoise:
     """What is destroyed of a batch of texts.
 
     destroyed_BL  bool; never where the text is padding
-    share_B       m, the probability with which each position of a row was destroyed
-    rate_B        σ'(t)
+    share         m, the probability with which each position was destroyed: (B,), or (B, L) where blocks have their own
+    rate          σ'(t), likewise
     """
 
     destroyed_BL: Tensor
-    share_B: Tensor
-    rate_B: Tensor
+    share: Tensor
+    rate: Tensor
 
     @property
     def weight_of_masked(self) -> Tensor:
         """σ'(t) / (e^σ − 1) for every destroyed position, float32 (N,)."""
-        weight_B = self.rate_B * (1 - self.share_B) / self.share_B
-        return self.of_positions(weight_B.float(), self.destroyed_BL)
+        weight = self.rate * (1 - self.share) / self.share
+        return self.of_positions(weight.float(), self.destroyed_BL)
 
     @staticmethod
-    def of_positions(value_B: Tensor, where_BL: Tensor) -> Tensor:
-        """A row's value for each of its chosen positions, (N,)."""
-        return value_B[:, None].expand(where_BL.shape)[where_BL]
+    def of_positions(value: Tensor, where_BL: Tensor) -> Tensor:
+        """The value of each of the chosen positions, or of its row, (N,)."""
+        value_BL = value[:, None].expand(where_BL.shape) if value.dim() == 1 else value
+        return value_BL[where_BL]
 
 
-def training_noise(noise: Noise, batch: TextBatch, rng: Rng) -> TrainingNoise:
-    """One time a row and one uniform a position, keyed by (row, visit)."""
-    time_B = uniform(rng.key(Stream.TRAIN_TIME, batch.row_B, batch.visit_B)) * (1 - _TRAIN_EPS) + _TRAIN_EPS
-    share_B = noise.share(time_B)
+def training_noise(noise: Noise, batch: TextBatch, rng: Rng, block: int = 0) -> TrainingNoise:
+    """One time a row, or with `block` one for each block of so many tokens, and one uniform a position, keyed by
+    (row, visit)."""
     position_L = torch.arange(batch.tokens_BL.shape[1], device=batch.tokens_BL.device)
-    key_BL = rng.key(Stream.TRAIN_NOISE, batch.row_B[:, None], batch.visit_B[:, None], position_L)
-    destroyed_BL = (uniform(key_BL) < share_B[:, None]) & batch.valid_BL
-    return TrainingNoise(destroyed_BL, share_B, noise.rate(time_B))
+    row_B1, visit_B1 = batch.row_B[:, None], batch.visit_B[:, None]
+    if block:
+        key = rng.key(Stream.TRAIN_TIME, row_B1, visit_B1, position_L // block)
+    else:
+        key = rng.key(Stream.TRAIN_TIME, batch.row_B, batch.visit_B)
+    time = uniform(key) * (1 - _TRAIN_EPS) + _TRAIN_EPS
+    share = noise.share(time)
+    key_BL = rng.key(Stream.TRAIN_NOISE, row_B1, visit_B1, position_L)
+    destroyed_BL = (uniform(key_BL) < (share if block else share[:, None])) & batch.valid_BL
+    return TrainingNoise(destroyed_BL, share, noise.rate(time))
 
 
 def weighted_cross_entropy(
-    model: Any, batch: TextBatch, rng: Rng, totals: Totals, hidden_of: Callable[[Tensor, Tensor], Tensor]
+    model: Any,
+    batch: TextBatch,
+    rng: Rng,
+    totals: Totals,
+    hidden_of: Callable[[Tensor, Tensor], Tensor],
+    block: int = 0,
 ) -> dict[str, Tensor]:
-    """σ'(t) / (e^σ − 1) times the cross-entropy of the masked positions, at one keyed t a row, a token: the bound in
-    nats (Sahoo et al. 2024, eq. 10). Under log-linear noise the weight is 1/m, LLaDA's loss (Nie et al. 2025, eq. 3).
+    """σ'(t) / (e^σ − 1) times the cross-entropy of the masked positions, at one keyed t a row (or block), a token: the
+    bound in nats (Sahoo et al. 2024, eq. 10). Under log-linear noise the weight is (1 − eps)/m, LLaDA's loss (Nie et
+    al. 2025, eq. 3).
 
     model      has `noise`, `mask` and `log_weights`
-    hidden_of  hidden states (B, L, D) of tokens in which each position is masked with its row's probability
+    hidden_of  hidden states (B, L, D) of tokens in which each position is masked with its probability
     """
-    noise = training_noise(model.noise, batch, rng)
-    hidden_BLD = hidden_of(torch.where(noise.destroyed_BL, model.mask, batch.tokens_BL), noise.share_B)
+    noise = training_noise(model.noise, batch, rng, block)
+    hidden_BLD = hidden_of(torch.where(noise.destroyed_BL, model.mask, batch.tokens_BL), noise.share)
     weights_NV = model.log_weights(hidden_BLD[noise.destroyed_BL])
     entropy_N = F.cross_entropy(weights_NV, batch.tokens_BL[noise.destroyed_BL], reduction="none")
     return {"loss": (noise.weight_of_masked * entropy_N).sum() / totals.tokens}

@@ -144,7 +144,7 @@ def test_the_loss_is_the_weighted_cross_entropy_one_row_at_a_time(name):
             log_p = model.log_weights(model.states(seen[None])[0]).log_softmax(-1)
         for i in range(n):
             if noise.destroyed_BL[b, i]:  # 1/m is LLaDA's weight: with log-linear noise m = (1 − eps)·t
-                total -= log_p[i, tokens_BL[b, i]].double() / noise.share_B[b] * (1 - Noise().eps)
+                total -= log_p[i, tokens_BL[b, i]].double() / noise.share[b] * (1 - Noise().eps)
     # dσ/dt · (1 − m)/m = (1 − eps)/m
     assert float(found) == pytest.approx(float(total / valid_BL.sum()), rel=1e-4)
 
@@ -163,7 +163,7 @@ def test_the_loss_is_nearly_the_same_in_half_precision_and_learns_in_both(name):
             loss = model.loss(batch, Rng(0), Totals(4, 44))["loss"]
         assert states.dtype == torch.float32
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
         slopes.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     assert float(F.cosine_similarity(*slopes, dim=0)) > 0.98

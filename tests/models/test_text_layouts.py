@@ -124,6 +124,13 @@ def test_a_published_checkpoint_computes_what_its_own_code_does(tmp_path, kind):
     assert torch.allclose(part, model.net(tokens_BL, model.sigma(share))[:, [3, 0]], atol=1e-5)
 
 
+def test_rotary_angles_are_not_rounded_to_the_type_of_the_weights(tmp_path):
+    folder = folder_of(tmp_path, "mdlm")
+    dtypes = (torch.float32, torch.bfloat16)
+    exact, rounded = (load(folder, dtype=dtype).model.net.rotary_emb(900, 1024) for dtype in dtypes)
+    assert all(torch.equal(a, b) for a, b in zip(exact, rounded, strict=True))
+
+
 @pytest.mark.parametrize("name", ["sedd", "sedd_geometric", "sedd_uniform", "mdlm_timed", "sedd_tied"])
 def test_what_is_written_has_the_published_names_and_is_read_again(tmp_path, name):
     model = text_models.build(name, words=WORDS, **({"noise": "log_linear"} if name == "sedd_tied" else {}))
@@ -132,6 +139,7 @@ def test_what_is_written_has_the_published_names_and_is_read_again(tmp_path, nam
     rows = WORDS + (name != "sedd_uniform")
     prefix = "backbone." if name.startswith("mdlm") else ""
     assert {n: tuple(v.shape) for n, v in written.items()} == published_names(rows, prefix)
+    assert {v.dtype for v in written.values()} == {torch.float32}
     again = load(tmp_path).model
     tokens_BL = torch.randint(0, rows, (2, 9))
     share = torch.tensor([0.2, 0.9], dtype=torch.float64)
