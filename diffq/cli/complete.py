@@ -184,11 +184,23 @@ def _read_class(node: ast.ClassDef, package: str) -> _Class:
 
 
 def fields_of(name: str, classes: dict[str, _Class]) -> list[str]:
-    """The dataclass fields of a class, those of its bases first."""
+    """The dataclass fields of a class, those of its bases first, in the order in which `dataclasses` finds them."""
+    order = reversed(_linear(name, classes))
+    return list(dict.fromkeys(field for each in order for field in classes[each].fields))
+
+
+def _linear(name: str, classes: dict[str, _Class]) -> list[str]:
+    """A class and its bases in the order of resolution (C3), as far as they are known."""
     if name not in classes:
         return []
-    inherited = [field for base in classes[name].bases for field in fields_of(base, classes)]
-    return list(dict.fromkeys([*inherited, *classes[name].fields]))
+    bases = [base for base in classes[name].bases if base in classes]
+    waiting = [*(_linear(base, classes) for base in bases), bases]
+    found = [name]
+    while waiting := [line for line in waiting if line]:
+        ready = next(line[0] for line in waiting if not any(line[0] in other[1:] for other in waiting))
+        found.append(ready)
+        waiting = [[each for each in line if each != ready] for line in waiting]
+    return found
 
 
 def _paths(start: str) -> Iterator[str]:

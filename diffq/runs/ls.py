@@ -80,6 +80,8 @@ def _member(options: Options, group: str, name: str, path: Path | None) -> dict[
 def _dial(cls: Any, field: dataclasses.Field, held: Mapping[str, Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     default = None if field.default is dataclasses.MISSING else field.default
+    if dataclasses.is_dataclass(default) and not isinstance(default, type):
+        default = dataclasses.asdict(default)
     kind, span = type_name(hints[field.name]), describe_range(field)
     return {
         "name": field.name,

@@ -336,5 +336,5 @@ def test_blocks_have_no_time_conditioning_and_no_published_layout(tmp_path):
     with pytest.raises(UserError, match=r"model\.time_conditioning=false or model\.block_causal=0"):
         blocky(time_conditioning=True)
     tokenizer_files(tmp_path, "llada")
-    with pytest.raises(UserError, match="no block_causal networks"):
+    with pytest.raises(UserError, match=r"cannot say model\.block_causal="):
         write_published(blocky(), chat_folder(tmp_path, mask=55, end=50, pad=50), tmp_path / "out")
