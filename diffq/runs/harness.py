@@ -101,7 +101,7 @@ def evaluate(
     folder = store.outputs / "harness" / f"{config.choices.model}-{digest(about)[:8]}"
     model = DiffqLM(
         loaded.model.denoiser(), loaded.tokenizer, device, folder, config.sampler, ranked, draws, config.seed,
-        request.json,
+        request.json, config.batch_tokens,
     )  # fmt: skip
     stock = [one for one in tasks if isinstance(one, str)]
     manager = TaskManager(include_defaults=bool(stock))  # the stock tasks take seconds to list

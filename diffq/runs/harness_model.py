@@ -39,11 +39,12 @@ Asked = tuple[list[int], list[int], int, bool]  # context, continuation, the que
 class DiffqLM(LM):
     """See the module.
 
-    ranked   joint: the bound on context and continuation, where a question has several answers to be ranked (a single
-             one, as LAMBADA's, has the bound on itself); conditional: that on the continuation alone
-    draws    noise levels a request
-    folder   where answers are kept, a batch a line: a run that is cut off goes on from them
-    sampler  writes text for `generate_until`
+    ranked        joint: the bound on context and continuation, where a question has several answers to be ranked (a
+                  single one, as LAMBADA's, has the bound on itself); conditional: that on the continuation alone
+    draws         noise levels a request
+    folder        where answers are kept, a batch a line: a run that is cut off goes on from them
+    sampler       writes text for `generate_until`
+    batch_tokens  of requests that are scored together; None: what suits the device
     """
 
     denoiser: Any
@@ -55,6 +56,7 @@ class DiffqLM(LM):
     draws: int = 16
     seed: int = 0
     quiet: bool = False
+    batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class DiffqLM(LM):
         return before[-(self.most - len(after)) :] if len(after) < self.most else [], after, int(request.doc_id or 0)
 
     def _batches(self, order: Sequence[int], rows: Sequence[Asked]) -> list[list[int]]:
-        most = token_budget(self.device_)
+        most = self.batch_tokens or token_budget(self.device_)
         made: list[list[int]] = []
         for i in order:
             size = _length(rows[i])

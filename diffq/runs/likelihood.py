@@ -194,7 +194,7 @@ def _fill(kept: _Kept, windows: np.ndarray, denoiser: Any, config: Config, draws
     from diffq.rng import Rng
     from diffq.runs.sampling import Progress
 
-    size = max(1, token_budget(device) // windows.shape[1])
+    size = max(1, (config.batch_tokens or token_budget(device)) // windows.shape[1])
     began, already = time.monotonic(), kept.resume(len(windows), size)
     for first in range(already, len(windows), size):
         part = torch.from_numpy(windows[first : first + size]).to(device)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from reference import text_models
 
-from diffq.data import canvases
 from diffq.data.exact_tokenizers import characters
 from diffq.errors import UserError
 from diffq.models.causal_lm import CausalLMSettings
@@ -90,21 +89,20 @@ def test_what_was_answered_is_not_asked_again(tmp_path):
 
 
 @pytest.mark.parametrize("left", ['[["cut o', '[["cut off", -1.5, true]]', '[["glued[["to another", -1.5, true]]\n'])
-def test_what_a_crash_left_half_written_is_cut_off_before_the_next_answer(tmp_path, monkeypatch, left):
+def test_what_a_crash_left_half_written_is_cut_off_before_the_next_answer(tmp_path, left):
     """Else the next answer is glued to it, and the third run cannot read the file."""
-    monkeypatch.setattr(canvases, "BATCH_TOKENS", 36)
     model = text_models.build("mdlm", words=WORDS)
     requests = [request("the fox", f" jumps {c}"[: 6 + i], i) for i, c in enumerate("aaabbb")]
     requests.append(requests[0])  # asked twice, answered once
-    expected = harness(model, tmp_path / "whole", draws=2).loglikelihood(requests)
+    expected = harness(model, tmp_path / "whole", draws=2, batch_tokens=36).loglikelihood(requests)
     whole = (tmp_path / "whole/answers.jsonl").read_text().splitlines(keepends=True)
     assert [len(json.loads(line)) for line in whole] == [2, 2, 2]
     for there in range(4):
         file = tmp_path / "answers.jsonl"
         file.write_text("".join(whole[:there]) + left)
-        assert harness(model, tmp_path, draws=2).loglikelihood(requests) == expected
+        assert harness(model, tmp_path, draws=2, batch_tokens=36).loglikelihood(requests) == expected
         assert file.read_text() == "".join(whole)
-    third = harness(model, tmp_path, draws=2)
+    third = harness(model, tmp_path, draws=2, batch_tokens=36)
     third._score = None  # nothing may be computed
     assert third.loglikelihood(requests) == expected
 

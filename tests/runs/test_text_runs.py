@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffq.cli.main import main
-from diffq.data import canvases
 
 WORDS = ["dataset=textfiles", "dataset.tokenizer=characters", "dataset.documents=row", "dataset.block=12"]
 TRAINER = ["trainer.batch_size=4", "trainer.schedule=constant"]
@@ -209,11 +208,11 @@ def test_the_likelihood_of_one_window_has_no_error_of_the_text(place, capsys):
     assert " exact " in capsys.readouterr().out
 
 
-def test_a_likelihood_that_was_cut_off_ends_with_the_same_bytes(place, tmp_path, capsys, monkeypatch):
+def test_a_likelihood_that_was_cut_off_ends_with_the_same_bytes(place, tmp_path, capsys):
     outputs, words = place
-    monkeypatch.setattr(canvases, "BATCH_TOKENS", 24)
     checkpoint = next(Path(outputs).glob("train/*mdlm_tiny*"))
     said = ["likelihood", *words[:-1], f"outputs={tmp_path}", f"checkpoint={checkpoint}", "num_sources=5", "--json"]
+    said.append("batch_tokens=24")
     assert main(said) == 0
     told = capsys.readouterr().out
     (file,) = tmp_path.glob("likelihood/*/nats.f64")

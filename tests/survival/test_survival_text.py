@@ -62,7 +62,7 @@ def test_kills_of_a_sweep(
     whole = Path(shutil.copytree(trained_text, tmp_path / "whole"))
     server.finish(["sweep", f"outputs={whole}", *text, *GRID_TEXT])
     words, tally = ["sweep", f"outputs={outputs}", *text, *GRID_TEXT], Tally()
-    kill_again_and_again(lambda: server.start(words), outputs, whole, targets(whole, 5, 7), tally, "in a fork")
+    kill_again_and_again(lambda: server.start(words), outputs, whole, targets(whole, 4, 7), tally, "in a fork")
     server.finish(words)
     assert results(outputs) == results(whole)
     print(tally.say())
@@ -110,7 +110,7 @@ def test_likelihood_between_operations(
     def found(outputs: Path) -> dict[str, bytes]:
         return {p.name: p.read_bytes() for p in outputs.glob("likelihood/*/*")}
 
-    die_everywhere(server, ["likelihood", *text, "--draws", "2"], trained_text, tmp_path, 4, found)
+    die_everywhere(server, ["likelihood", *text, "--draws", "2"], trained_text, tmp_path, 3, found)
 
 
 @pytest.fixture(scope="module")
