@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from diffq.data.canvases import Batch
 from diffq.diffusion.reductions import ALIGNMENT, rows_held_whole, tile_sizes
-from diffq.models.work import DiTWork, Seq2SeqWork, Work
+from diffq.models.work import Seq2SeqWork, TextWork, Work
 from diffq.runs.planning.dry import Kind, Trace
 
 # Operations that one tile, and one reading around its tiles, hand to the device.
@@ -70,7 +70,7 @@ def ending_counts(trace: Trace, sources: Sequence[int], network: Seq2SeqWork | N
     return Counts(trace.calls, trace.rows, trace.projected, work + _read(trace.positions, trace, network, gpu))
 
 
-def text_counts(trace: Trace, network: DiTWork | None, gpu: bool) -> Counts:
+def text_counts(trace: Trace, network: TextWork | None, gpu: bool) -> Counts:
     """The counts of one batch of running text, by its own trace."""
     if network is None:
         return Counts(trace.calls, trace.rows, trace.projected, None)
@@ -87,10 +87,10 @@ def tiles_of(kind: Kind, positions: int, vocab_size: int, gpu: bool) -> tuple[in
     return min(rows, tile_sizes(positions, gpu)[0]), words
 
 
-def _read(positions: Mapping[Kind, int], trace: Trace, network: Seq2SeqWork | DiTWork, gpu: bool) -> Work:
+def _read(positions: Mapping[Kind, int], trace: Trace, network: Seq2SeqWork | TextWork, gpu: bool) -> Work:
     """The work of projecting so many positions, in as many readings as the trace has."""
     total, vocabulary = Work(), network.vocab_size
-    together = len(trace.branches) if isinstance(network, DiTWork) else 1  # guidance draws once from both branches
+    together = len(trace.branches) if isinstance(network, TextWork) else 1  # guidance draws once from both branches
     for kind, count in positions.items():
         times = trace.reads[kind]
         rows, words = tiles_of(kind, math.ceil(count / times), vocabulary, gpu)

@@ -17,7 +17,7 @@ from diffq.config import Config
 from diffq.data.canvases import Batch
 from diffq.data.tokenizers import build_tokenizer
 from diffq.models.checkpoints import Described, describe
-from diffq.models.work import DiTWork, Seq2SeqWork
+from diffq.models.work import Seq2SeqWork, TextWork
 from diffq.runs.planning.amounts import Counts, ending_counts, fixed_counts, text_counts
 from diffq.runs.planning.dry import Blank, Trace, trace_canvas, trace_ending, trace_fixed
 from diffq.runs.planning.memory import held_by_text, held_bytes, row_bytes
@@ -171,7 +171,7 @@ class Benches:
         disk: int,
     ) -> Forecast:
         """The forecast of running text; of many batches, some are run dry and stand for those behind them."""
-        network: DiTWork | None = self.network(bench)
+        network: TextWork | None = self.network(bench)
         gpu, sampler = bench.device.type == "cuda", _alike(config.sampler)
         named = json.dumps([type(sampler).__qualname__, as_mapping(sampler)])
         every = 1 if whole else -(-len(batches) // _MOST_DRY)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffq.data.canvases import Batch
-from diffq.models.work import DiTWork, Seq2SeqWork
+from diffq.models.work import Seq2SeqWork, TextWork
 from diffq.runs.planning.amounts import tiles_of
 from diffq.runs.planning.dry import Trace
 
@@ -47,14 +47,14 @@ def held_bytes(
     return weights + network.table * 4 + most
 
 
-def held_by_text(trace: Trace, length: int, network: DiTWork, dtype: str, gpu: bool) -> int:
+def held_by_text(trace: Trace, length: int, network: TextWork, dtype: str, gpu: bool) -> int:
     """Bytes of tensors at the batch of a trace, whose canvas has that length: weights, activations, tiles."""
     branches = len(trace.branches)
     most = max((network.activations(r.rows * branches, r.tokens, length) for r in trace.runs), default=0)
     return (network.parameters + most) * _BYTES[dtype] + _tile_bytes(trace, trace.widest, network, gpu)
 
 
-def _tile_bytes(trace: Trace, asked: int, network: Seq2SeqWork | DiTWork, gpu: bool) -> int:
+def _tile_bytes(trace: Trace, asked: int, network: Seq2SeqWork | TextWork, gpu: bool) -> int:
     """Bytes of the tiles of one reading of `asked` positions, at the costliest kind of reading."""
     most = 0
     for kind in trace.positions:
