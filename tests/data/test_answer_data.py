@@ -44,9 +44,7 @@ def test_files_are_looked_for_in_three_places(tmp_path: Path, monkeypatch: pytes
         maths(tmp_path / "nothing")
     settings = Mathematics(name="mine", models=MODELS, kept="kept/a.jsonl")
     monkeypatch.delenv("DIFFQ_DATA", raising=False)
-    with pytest.raises(
-        UserError, match=r"nothing at \$DIFFQ_DATA/kept/a.jsonl, and the hub data set None is"
-    ):
+    with pytest.raises(UserError, match=r"nothing at \$DIFFQ_DATA/kept/a.jsonl, and the hub data set None is"):
         settings.open()
     monkeypatch.setenv("DIFFQ_DATA", str(tmp_path))
     assert settings.open().split("test")[1].source == "Expand $2(x+1)$."
