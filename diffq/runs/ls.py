@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffq.config import Request
 from diffq.errors import UserError
-from diffq.settings import describe_range, type_name
+from diffq.settings import as_mapping, describe_range, type_name
 from diffq.store.identity import show_value
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _dial(cls: Any, field: dataclasses.Field, held: Mapping[str, Any]) -> dict[s
     kind, span = type_name(hints[field.name]), describe_range(field)
     return {
         "name": field.name,
-        "default": held.get(field.name, list(default) if isinstance(default, tuple) else default),
+        "default": held.get(field.name, as_mapping(default)),
         "allowed": f"{kind}, {span}" if span else kind,
         "help": field.metadata.get("help", ""),
     }
@@ -162,7 +162,7 @@ def _print_members(rows: Sequence[Mapping[str, Any]]) -> None:
             for _ in range(3):
                 table.add_column(overflow="fold")
             for d in dials:
-                table.add_row(d["name"], show_value(d["default"]), d["allowed"], d["help"])
+                table.add_row(d["name"], _line(d["default"]), d["allowed"], d["help"])
             console.print(table)
         console.print()
 
@@ -186,3 +186,8 @@ def _note_parts(row: Mapping[str, Any]) -> Iterator[str]:
         yield "models " + ", ".join(row["models"].values())
     if row.get("axis"):
         yield row["axis"] + ("" if row["direction"] == "none" else f", {row['direction']} is better")
+
+
+def _line(value: Any) -> str:
+    """A value on one line."""
+    return show_value(value).replace("\n", "\\n")

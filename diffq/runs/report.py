@@ -230,7 +230,10 @@ def _nulls(
     judges: Judges,
     axes: tuple[str, str],
 ) -> tuple[list[ReportPoint], list[str]]:
-    """The null lines, scored now where they are not there yet; and why there are none, where they cannot be."""
+    """The null lines, scored now where they are not there yet; and why there are none, where they cannot be. A frontier
+    of graded answers has none: a text with other words in it is no answer that anybody has given."""
+    if any(metric.name in axes and "verdicts" in metric.needs() for metric in config.metric.metrics):
+        return [], []
     start = baseline(points, axes)
     place = next(c.point for c, point in zip(selection.chosen, points, strict=True) if point.key == start.key)
     metrics = [metric for metric in config.metric.metrics if not metric.costly or metric.name in axes]

@@ -49,7 +49,7 @@ def trace_point(config: Config, bench: Workbench, point: Point) -> None:
     batch = _batch(config, bench, point)
     canvas = bench.canvas(batch)
     recorder = Recorder(bench.loaded.tokenizer, min(config.trace, len(batch.rows)))
-    filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), recorder.on_step)
+    filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), recorder.on_step).cut_at_end()
     ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
     written = bench.asked.written(batch.rows, ids[: len(batch.rows)], True)
     saved = _saved(point, batch, recorder.rows)

@@ -1,11 +1,10 @@
 """What a fresh interpreter inside the sandbox is told to do: give up its rights, run one program, say how it ended.
 
 It is handed over as text (`python -c`), so it imports nothing of this package. The program comes from standard input;
-the arguments are the descriptor and the word that it reports with, the user to become (-1: stays), and the limits.
-Knows not what it is enclosed by.
+the arguments are the descriptor and the word that it reports with, the user to become (-1: stays), and the limits. It
+imports what is quick to import: a program has this to wait for. Knows not what it is enclosed by.
 """
 
-import contextlib
 import os
 import resource
 import sys
@@ -18,16 +17,22 @@ def give_up(user: int, seconds: int, memory: int, processes: int) -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-    for what, limit in (
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_NPROC, processes),
-        (resource.RLIMIT_FSIZE, 1 << 20),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_CORE, 0),
+    for what, soft, hard in (
+        (resource.RLIMIT_CPU, seconds, seconds + 1),  # a signal that says so, then the end
+        (resource.RLIMIT_AS, memory, memory),
+        (resource.RLIMIT_NPROC, processes, processes),
+        (resource.RLIMIT_FSIZE, 1 << 20, 1 << 20),
+        (resource.RLIMIT_NOFILE, 64, 64),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
-        with contextlib.suppress(ValueError, OSError):  # a lower limit holds already, or the system has none
-            resource.setrlimit(what, (limit, limit))
+        limit(what, soft, hard)
+
+
+def limit(what: int, soft: int, hard: int) -> None:
+    try:
+        resource.setrlimit(what, (soft, hard))
+    except (ValueError, OSError):  # a lower limit holds already, or the system has none
+        return
 
 
 def run(program: bytes) -> tuple[str, str]:
@@ -45,10 +50,15 @@ def run(program: bytes) -> tuple[str, str]:
         module.__dict__.clear()
         return "memory", "MemoryError"
     except BaseException as error:
-        note = type(error).__name__
-        with contextlib.suppress(BaseException):
-            note += f": {error}"
-        return "failed", note[:200]
+        return "failed", words_of(error)
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says of itself, where it can."""
+    try:
+        return f"{type(error).__name__}: {error}"[:200]
+    except BaseException:
+        return type(error).__name__[:200]
 
 
 def main() -> None:
