@@ -27,15 +27,13 @@ class Scoring:
 
     def __init__(self, request: Request, planned: Sequence[Planned], store: Store):
         self._store, self._judges = store, Judges(store, request.config_dirs)
-        self._words = tuple(
-            w for w in request.overrides if w.startswith(("metric=", "metric.", "outputs=", "plugins=", "paper="))
-        )
         self._config_dirs = request.config_dirs
-        metric = next((",".join(p.config.choices.metric) for p in planned if p.config.choices.metric), "")
-        request = dataclasses.replace(request, overrides=self._words)
+        suite = planned[0].plan_row()
+        words = tuple(w for w in request.overrides if w.startswith(("outputs=", "plugins=", "paper=")))
+        self._words = (*words, f"metric={suite.metric}", *suite.options)
+        request = dataclasses.replace(request, overrides=words)
         fewest = min(p.config.num_samples for p in planned)
-        self._config = config_of(request, [p.config for p in planned], metric, fewest)
-        self._metric = metric
+        self._config = config_of(request, [p.config for p in planned], suite.metric, suite.options, fewest)
         check_available(self._config.metric.metrics)
         self.x, self.y = axis_of(self._config, "x"), axis_of(self._config, "y")
         self._chosen: dict[Path, list[Chosen]] = {}
@@ -60,10 +58,8 @@ class Scoring:
 
     def alone(self, planned: Planned) -> str:
         """The command that scores this point alone."""
-        named = any(w.startswith("metric=") for w in self._words) or not self._metric
-        words = [*self._words, *([] if named else [f"metric={self._metric}"])]
         folders = [word for folder in self._config_dirs for word in ("--config-dir", str(folder))]
-        return shlex.join(["diffq", "score", str(planned.point.folder), *words, *folders])
+        return shlex.join(["diffq", "score", str(planned.point.folder), *self._words, *folders])
 
     def report(self, sweep: Path) -> Report:
         """The report of what is sampled, written into the sweep's folder."""
