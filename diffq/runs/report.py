@@ -32,8 +32,10 @@ from diffq.report.frontier import (
     reference_line,
     volumes,
 )
+from diffq.report.given import Given
 from diffq.report.paper import PaperTable, claim_table, compare_with_paper, delta_table
 from diffq.report.points import ReportPoint
+from diffq.report.prompts import prompt_tables
 from diffq.report.seeds import pool_seeds
 from diffq.report.tables import ReportTable, level_table, print_table, table, to_json, volume_table
 from diffq.runs import paper_tables
@@ -137,6 +139,7 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
     paper = compare_with_paper(frontier, spec) if spec else None
     metrics = tuple(metric.name for metric in config.metric.metrics if metric.axis != "cost")
     found_out = findings(frontier, against, baseline(points, (x, y)), metrics)
+    found_out = found_out.after(prompt_tables(pool_seeds(points), list(dict.fromkeys([y, x, *metrics]))))
     files, more = write_files(folder, wanted.formats, frontier, metrics, paper, found_out.tables)
     report = Report(
         frontier=frontier,
@@ -184,7 +187,9 @@ def _paper(config: Config, judges: Judges) -> dict[str, Any]:
 def _point(selection: Selection, number: int) -> ReportPoint:
     """One point as its record says."""
     chosen = selection.chosen[number]
-    return ReportPoint.of(read_record(selection.store, chosen.point.folder), chosen.sampler, chosen.samples)
+    record = read_record(selection.store, chosen.point.folder)
+    given = Given.of(chosen.point.config().get("dataset") or {})
+    return ReportPoint.of(record, chosen.sampler, chosen.samples, given)
 
 
 def _resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:
