@@ -107,8 +107,11 @@ def unfed(name: str, metric: Any, dataset: Any) -> str:
     return f"metric '{name}' needs {', '.join(sorted(missing))}, which dataset '{dataset.name}' does not give"
 
 
-def unready(name: str, metric: Any, num_samples: int, dataset: Any, num_sources: int | None) -> str:
-    """Why a metric cannot be computed with so few samples, or on this machine; empty where it can."""
+def unready(
+    name: str, metric: Any, num_samples: int, dataset: Any, num_sources: int | None, computed: bool = False
+) -> str:
+    """Why a metric cannot be computed with so few samples, or on this machine; empty where it can. computed: it is
+    already, so the machine does not matter."""
     if dataset.task == "text":
         real = min(dataset.windows, num_sources or dataset.windows) if dataset.given else dataset.windows
         texts, least = num_samples * (real if dataset.given else 1), metric.least_texts()
@@ -122,7 +125,7 @@ def unready(name: str, metric: Any, num_samples: int, dataset: Any, num_sources:
         return (
             f"metric '{name}' needs {least} answers to each source, not {num_samples}; give num_samples={least} or more"
         )
-    return metric.unavailable() or ""
+    return "" if computed else metric.unavailable() or ""
 
 
 def check_fit(config: Config) -> None:

@@ -25,12 +25,14 @@ SUITE_KEYS = ("metrics", "x", "y", "help")
 class Composer:
     """Composes many points of one command; what they share is read, composed and typed once.
 
-    verb: under `train` a bare key is the trainer's, under the others it is a dial.
+    verb: under `train` a bare key is the trainer's, under the others it is a dial; `report` reads scores and computes
+    none, so no metric is refused for what this machine lacks.
     """
 
     def __init__(self, *, verb: str = "sample", config_dirs: Sequence[Path | str] = ()):
         self.options = Options(config_dirs)
         self.layers = Layers(self.options, verb)
+        self._reads = verb == "report"
         self._typed: dict[tuple[str, ...], Any] = {}
 
     def compose(self, overrides: Sequence[str]) -> Config:
@@ -201,7 +203,7 @@ class Composer:
         for name in names:
             member = self._member("metric", name, {f"metric.{k}": v for k, v in _changes(changes, name).items()})
             reason = unfed(name, member, dataset) if values.get("metric") is not None else ""
-            more = unfed(name, member, dataset) or unready(name, member, samples, dataset, sources)
+            more = unfed(name, member, dataset) or unready(name, member, samples, dataset, sources, self._reads)
             if reason or (more and name in chosen):
                 raise UserError(reason or more)
             if more and member.quiet and samples < member.least_samples():

@@ -29,6 +29,10 @@ class Findings:
     tables: tuple[ReportTable, ...]
     headlines: tuple[ReportTable, ...]
 
+    def after(self, first: Sequence[ReportTable]) -> Findings:
+        """These behind others, which a terminal shows too."""
+        return Findings((*first, *self.tables), (*first, *self.headlines))
+
 
 def findings(frontier: Frontier, against: Line, start: ReportPoint, metrics: Sequence[str]) -> Findings:
     """Everything that can be said about these points.

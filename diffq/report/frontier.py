@@ -129,7 +129,9 @@ def _comparable(points: Sequence[ReportPoint], x: str, y: str) -> tuple[list[Rep
     reasons: Counter[str] = Counter()
     for point in points:
         group = _group(point, x, y)
-        if group[0] != chosen[0]:
+        if group[0] != chosen[0] and point.given != kept[0].given:
+            reasons[f"of other prompts left out: the front is of {kept[0].given} tokens given"] += 1
+        elif group[0] != chosen[0]:
             reasons["over other sources than the rest left out: only equal sources are comparable"] += 1
         elif group[1] != chosen[1]:
             reason = f"with s={point.samples} left out: the front is of s={chosen[1]}, and diversity depends on s"

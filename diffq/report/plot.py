@@ -120,7 +120,10 @@ def subtitle(frontier: Frontier) -> str:
     lengths = [length for length in dict.fromkeys(p.length for p in frontier.points) if length != "free"]
     unprompted = first.sources == 1  # running text: its samples are what figures are averaged over
     parts = [f"{first.samples} samples" if unprompted else f"{first.sources} sources × {first.samples} samples"]
-    parts += [f"length: {', '.join(lengths)}"] if lengths else []
+    if first.given is not None:
+        parts.append(f"{first.given} tokens given" if not unprompted else f"{first.given.block} tokens")
+    elif lengths:
+        parts.append(f"length: {', '.join(lengths)}")
     return " · ".join([*parts, f"bars: 95 % intervals over {'samples' if unprompted else 'sources'}"])
 
 

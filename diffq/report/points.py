@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from diffq.report.given import Given
 from diffq.store.identity import show_value
 from diffq.store.index import Record
 from diffq.store.scores import pick_scores
@@ -55,6 +56,7 @@ class ReportPoint:
     plain       True for the baseline: no guidance, temperature 0, no clamp
     checkpoint  digest of the weights
     parts       the points of single seeds that this one is the mean of; empty where it is of one seed
+    given       what is given of a running text; None for other tasks
     """
 
     key: str
@@ -76,10 +78,11 @@ class ReportPoint:
     kind: Literal["point", "null"] = "point"
     checkpoint: str = ""
     parts: tuple[ReportPoint, ...] = ()
+    given: Given | None = None
 
     @classmethod
-    def of(cls, record: Record, sampler: str = "", samples: int = 0) -> ReportPoint:
-        """What a record says.
+    def of(cls, record: Record, sampler: str = "", samples: int = 0, given: Given | None = None) -> ReportPoint:
+        """What a record says, and what its configuration says was given of a text.
 
         sampler, samples: the name and the number a sweep asked for; the record's own where they are missing. Of two
         figures with one name, that over `samples` samples a source is taken.
@@ -104,6 +107,7 @@ class ReportPoint:
             figures=pick_figures(record.metrics, count),
             costs=costs,
             checkpoint=str(record.run.get("checkpoint", "")),
+            given=given,
         )
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from diffq.report.given import Given
 from diffq.report.pareto import on_front
 from diffq.report.points import SHORT, Figure
 from diffq.runs.planned import Planned
@@ -132,10 +133,11 @@ class Board:
         return True
 
     def scored(self, entry: Entry, figures: Mapping[str, Figure]) -> None:
-        """Notes a point's scores and finds the Pareto front of all that have both figures."""
+        """Notes a point's scores and finds the Pareto front of all that have both figures and were given as much."""
         entry.figures = figures
+        asked = given_of(entry.planned)
         known = [(e, e.figures[self.x], e.figures[self.y]) for e in self.entries
-                 if self.x in e.figures and self.y in e.figures]  # fmt: skip
+                 if self.x in e.figures and self.y in e.figures and given_of(e.planned) == asked]  # fmt: skip
         best = on_front(np.array([[x.sign * x.value, y.sign * y.value] for _, x, y in known]))
         for (e, _, _), one in zip(known, best, strict=True):
             e.front = bool(one)
@@ -184,6 +186,11 @@ class Board:
         return text
 
 
+def given_of(planned: Planned) -> Given | None:
+    """What is given of a text; None for other tasks."""
+    return Given.of(vars(planned.config.dataset))
+
+
 def _weight(planned: Planned) -> float:
     """Passes a row: one a step, two where guidance is on. Only ratios matter."""
     sampler = planned.config.sampler
@@ -197,6 +204,7 @@ def _dials(points: Sequence[Planned]) -> dict[Path, str]:
         config = planned.config
         values: dict[str, Any] = {f.name: getattr(config.sampler, f.name) for f in fields(config.sampler)}
         values |= {"dataset": config.choices.dataset, "model": config.choices.model, "length": config.length}
+        values["given"] = given_of(planned)
         about.append(values | {"seed": config.seed, "samples": config.num_samples})
     names = list(dict.fromkeys(name for values in about for name in values))
     varying = [n for n in names if len({show_value(v[n]) for v in about if n in v}) > 1]

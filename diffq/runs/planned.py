@@ -9,11 +9,12 @@ import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, Request, compose
+from diffq.config.files import group_files, read_mapping, search_dirs
 from diffq.runs.grid import GridPoint, expand, written
 from diffq.runs.trace import is_traced
 from diffq.settings import as_mapping
@@ -32,12 +33,14 @@ class Planned:
     config     with its checkpoint
     total      how many rows it will have
     overrides  the words of the grid that compose it
+    options    the words that give its metrics their options
     """
 
     config: Config
     point: Point
     overrides: tuple[str, ...]
     total: int
+    options: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -53,6 +56,7 @@ class Planned:
             sampler=config.choices.sampler,
             samples=config.num_samples,
             metric=",".join(config.choices.metric),
+            options=self.options,
         )
 
 
@@ -65,6 +69,7 @@ def planned_points(request: Request, benches: Workbenches | None = None) -> tupl
     from diffq.runs.workbench import Workbenches, with_checkpoint
 
     benches = benches or Workbenches()
+    options = metric_options(points[0].config, request.config_dirs)  # one sweep has one suite
     planned = []
     for grid_point in points:
         config = with_checkpoint(grid_point.config)
@@ -72,8 +77,21 @@ def planned_points(request: Request, benches: Workbenches | None = None) -> tupl
         bench.sources  # noqa: B018 - a source that is too long is refused before the first point starts
         point = Store(Path(config.outputs)).point(bench.identity(config))
         total = config.num_samples * len(bench.examples)
-        planned.append(Planned(config, point, grid_point.overrides, total))
+        planned.append(Planned(config, point, grid_point.overrides, total, options))
     return planned, SweepFolder(Store(Path(planned[0].config.outputs)).sweeps / sweep_name(points))
+
+
+def metric_options(config: Config, config_dirs: Sequence[Path] = ()) -> tuple[str, ...]:
+    """The words that give the metrics of a configuration the options that they have there, an experiment's among
+    them, and the sweep its axes."""
+    files, suite = group_files("metric", search_dirs(config_dirs)), config.metric
+    words = [f"metric.{axis}={name}" for axis, name in (("x", suite.x), ("y", suite.y)) if name]
+    for name, metric in zip(suite.names, suite.metrics, strict=True):
+        held = read_mapping(files[name]) if name in files else {}  # a plugin's needs no file
+        changed = {f.name: getattr(metric, f.name) for f in fields(metric)}
+        changed = {k: v for k, v in changed.items() if v != held.get(k, getattr(type(metric), k, None))}
+        words += [written(f"metric.{name}.{k}", v) for k, v in changed.items()]
+    return tuple(words)
 
 
 def sweep_name(points: Sequence[GridPoint]) -> str:

@@ -32,8 +32,10 @@ from diffq.report.frontier import (
     reference_line,
     volumes,
 )
+from diffq.report.given import Given
 from diffq.report.paper import PaperTable, claim_table, compare_with_paper, delta_table
 from diffq.report.points import ReportPoint
+from diffq.report.prompts import prompt_tables
 from diffq.report.seeds import pool_seeds
 from diffq.report.tables import ReportTable, level_table, print_table, table, to_json, volume_table
 from diffq.runs import paper_tables
@@ -140,6 +142,7 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
     paper = compare_with_paper(frontier, spec) if spec else None
     metrics = tuple(metric.name for metric in config.metric.metrics if metric.axis != "cost")
     found_out = findings(frontier, against, baseline(points, (x, y)), metrics)
+    found_out = found_out.after(prompt_tables(pool_seeds(points), list(dict.fromkeys([y, x, *metrics]))))
     files, more = write_files(folder, wanted.formats, frontier, metrics, paper, found_out.tables)
     report = Report(
         frontier=frontier,
@@ -190,7 +193,13 @@ def _paper(config: Config, judges: Judges) -> dict[str, Any]:
 def points_of(selection: Selection) -> list[ReportPoint]:
     """The points as their records say."""
     return [
-        ReportPoint.of(read_record(selection.store, c.point.folder), c.sampler, c.samples) for c in selection.chosen
+        ReportPoint.of(
+            read_record(selection.store, c.point.folder),
+            c.sampler,
+            c.samples,
+            Given.of(c.point.config().get("dataset") or {}),
+        )
+        for c in selection.chosen
     ]
 
 

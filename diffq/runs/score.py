@@ -88,28 +88,39 @@ def config_for(request: Request, selection: Selection, judges: Judges) -> Config
     """What the words ask for, for the dataset of these points: the metrics that `metric=` names, else those that the
     sweep was made with, else the dataset's own.
 
-    A metric that the dataset or the number of samples cannot feed is refused here, before a sample is read. UserError
-    where the points are of several datasets and the metrics differ.
+    A metric that the dataset or the number of samples cannot feed is refused here, before a sample is read, and one
+    that cannot be computed on this machine, unless scores are only to be read (`report`). UserError where the points
+    are of several datasets and the metrics differ.
     """
     fewest = min(int(c.samples or c.point.run().get("samples") or 1) for c in selection.chosen)
-    return config_of(request, [judges.config(point) for point in selection.points], selection.metric, fewest, judges)
+    configs = [judges.config(point) for point in selection.points]
+    return config_of(request, configs, selection.metric, selection.options, fewest, judges)
 
 
 def config_of(
-    request: Request, configs: Sequence[Config], metric: str, fewest: int, judges: Judges | None = None
+    request: Request,
+    configs: Sequence[Config],
+    metric: str,
+    options: Sequence[str],
+    fewest: int,
+    judges: Judges | None = None,
 ) -> Config:
-    """The same for points whose configurations are known, with at least `fewest` samples a source; metric: the suite
-    where the words name none. judges: are told what the words say of grading."""
+    """The same for points whose configurations are known, with at least `fewest` samples a source.
+
+    metric, options: the suite and what its metrics have been told, where the words name none. judges: are told what the
+    words say of grading.
+    """
     words = [word for word in request.overrides if word.partition("=")[0] not in ("dataset", "num_samples", "outputs")]
     if not any(word.startswith("metric=") for word in words) and metric:
-        words.append(f"metric={metric}")
+        given = {word.partition("=")[0] for word in words}
+        words += [f"metric={metric}", *(word for word in options if word.partition("=")[0] not in given)]
     datasets: dict[str, Config] = {}
     for config in configs:
         datasets.setdefault(config.choices.dataset or config.dataset.kind, config)
     asked = [
         compose(
             [*words, f"dataset={name}", f"num_samples={fewest}", *_asked(config)],
-            verb="score",
+            verb="report" if request.verb == "report" else "score",
             config_dirs=request.config_dirs,
         )
         for name, config in datasets.items()

@@ -29,22 +29,20 @@ class Scoring:
 
     def __init__(self, request: Request, planned: Sequence[Planned], store: Store):
         self._store, self._judges = store, Judges(store, request.config_dirs)
-        self._words = tuple(
-            w for w in request.overrides if w.startswith(("metric=", "metric.", "outputs=", "plugins=", "paper="))
-        )
         self._config_dirs = request.config_dirs
-        metric = next((",".join(p.config.choices.metric) for p in planned if p.config.choices.metric), "")
-        request = dataclasses.replace(request, overrides=self._words)
+        suite = planned[0].plan_row()
+        words = tuple(w for w in request.overrides if w.startswith(("outputs=", "plugins=", "paper=")))
+        self._words = (*words, f"metric={suite.metric}", *suite.options)
+        request = dataclasses.replace(request, overrides=words)
         fewest = min(p.config.num_samples for p in planned)
-        self._config = config_of(request, [p.config for p in planned], metric, fewest)
-        self._metric = metric
+        self._config = config_of(request, [p.config for p in planned], suite.metric, suite.options, fewest)
         for p in planned:
             self._judges.settle(p.config)
         waiting = {p.config.choices.dataset: p.config.dataset for p in planned if not p.done}
         check_available(self._config.metric.metrics, waiting.values())
-        suite = self._config.metric
-        self.x, self.y = (axis_of(self._config, axis) if getattr(suite, axis) else "" for axis in ("x", "y"))
-        first = tuple(metric.name for metric in suite.metrics[:2])
+        made = self._config.metric
+        self.x, self.y = (axis_of(self._config, axis) if getattr(made, axis) else "" for axis in ("x", "y"))
+        first = tuple(metric.name for metric in made.metrics[:2])
         self.columns = (self.x, self.y) if self.x and self.y else first
         self._chosen: dict[Path, list[Chosen]] = {}
         for p in planned:
@@ -68,10 +66,8 @@ class Scoring:
 
     def alone(self, planned: Planned) -> str:
         """The command that scores this point alone."""
-        named = any(w.startswith("metric=") for w in self._words) or not self._metric
-        words = [*self._words, *([] if named else [f"metric={self._metric}"])]
         folders = [word for folder in self._config_dirs for word in ("--config-dir", str(folder))]
-        return shlex.join(["diffq", "score", str(planned.point.folder), *words, *folders])
+        return shlex.join(["diffq", "score", str(planned.point.folder), *self._words, *folders])
 
     def report(self, sweep: Path) -> Report | Tabulated:
         """The report of what is sampled, written into the sweep's folder; where there is no frontier, a table alone."""

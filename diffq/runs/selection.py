@@ -32,13 +32,15 @@ class Selection:
     """What was named.
 
     folder  the sweep's folder where exactly one sweep was named (or the newest one meant), else None
-    metric  the suite that the sweep was made with; empty where it is not known
+    metric  the suite that the sweep was made with, and `options` the words that give its metrics theirs; empty where
+            that is not known
     """
 
     store: Store
     chosen: tuple[Chosen, ...]
     folder: Path | None = None
     metric: str = ""
+    options: tuple[str, ...] = ()
 
     @property
     def points(self) -> list[Point]:
@@ -63,13 +65,14 @@ def select(store: Store, runs: Sequence[Path]) -> Selection:
             raise UserError(f"there is no sweep under {store.sweeps}; name runs, or make one with diffq sweep")
         runs = [newest]
     chosen: list[Chosen] = []
-    sweeps, metrics = [], []
+    sweeps: list[Path] = []
+    metrics: list[PlanRow] = []
     for run in runs:
         folder = run if run.exists() else store.outputs / run
         if (folder / "plan.jsonl").exists():
             sweeps.append(folder)
             rows = SweepFolder(folder).read()
-            metrics += [row.metric for row in rows if row.metric]
+            metrics += [row for row in rows if row.metric]
             home = _home(folder, store)
             chosen += [_planned(home, row, folder) for row in rows]
         elif (folder / "run.json").exists() or (folder / "config.yaml").exists():
@@ -81,7 +84,8 @@ def select(store: Store, runs: Sequence[Path]) -> Selection:
                 f"{run} is no run: a run is a point's folder (under {store.points}) or a sweep's (under {store.sweeps})"
             )
     single = sweeps[0] if len(sweeps) == 1 and len(runs) == 1 else None
-    return Selection(_home(single, store) if single else store, tuple(chosen), single, metrics[0] if metrics else "")
+    home, suite = _home(single, store) if single else store, metrics[0] if metrics else PlanRow("", "")
+    return Selection(home, tuple(chosen), single, suite.metric, tuple(suite.options))
 
 
 def _planned(home: Store, row: PlanRow, sweep: Path) -> Chosen:

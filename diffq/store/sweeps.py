@@ -18,6 +18,7 @@ class PlanRow:
     sampler  the name that the user asked for, where it differs from the canonical one that the point is stored under
     samples  how many samples a source were asked for
     metric   the suite that the sweep is seen through
+    options  the words that give its metrics their options
     """
 
     key: str
@@ -25,6 +26,10 @@ class PlanRow:
     sampler: str = ""
     samples: int = 0
     metric: str = ""
+    options: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(self.options))
 
 
 @dataclass(frozen=True)

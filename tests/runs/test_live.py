@@ -19,11 +19,12 @@ from diffq.samplers.clamping import ClampBeforeCFG
 from diffq.store.point import Point
 
 
-def planned(folder: Path, scale: float, temperature: float, total: int = 240) -> Any:
+def planned(folder: Path, scale: float, temperature: float, total: int = 240, **dataset: Any) -> Any:
     sampler = ClampBeforeCFG(scale=scale, temperature=temperature, steps=20)
     choices = SimpleNamespace(sampler="clamp_before_cfg", dataset="grammar", model="gaussian_tiny")
-    config = SimpleNamespace(sampler=sampler, choices=choices, length="oracle", seed=0, num_samples=3)
-    point = Point(folder / f"{scale}-{temperature}")
+    about = {"dataset": SimpleNamespace(**dataset), "length": "oracle", "seed": 0, "num_samples": 3}
+    config = SimpleNamespace(sampler=sampler, choices=choices, **about)
+    point = Point(folder / "-".join(map(str, (scale, temperature, *dataset.values()))))
     return SimpleNamespace(point=point, total=total, config=config, done=False)
 
 
@@ -92,6 +93,15 @@ def test_names_are_cut_and_dials_are_not(tmp_path: Path) -> None:
     lines = screen(board, 80, 24)
     assert re.match(r"  clamp_before_cfg_\w*… τ0 +waiting", lines[3])
     assert "clamp_before_cfg τ0.3" in lines[6]
+
+
+def test_points_of_several_prompts_are_named_for_them_and_have_a_front_each(tmp_path: Path) -> None:
+    prompts = [(s, p) for p in (5, 50) for s in (1, 2)]
+    board = Board("name", [planned(tmp_path, s, 0, block=100, prefix=p) for s, p in prompts], "self_bleu", "validity")
+    assert [entry.dials for entry in board.entries] == [f"s{s} given {p} of 100" for s, p in prompts]
+    for entry, quality in zip(board.entries, (1, 2, 30, 4), strict=True):
+        board.scored(entry, {"self_bleu": figure("self_bleu", 20, "lower"), "validity": figure("validity", quality)})
+    assert [entry.front for entry in board.entries] == [False, True, True, False]
 
 
 def test_time_left_is_shared_out_by_passes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from diffq.config import Config, Request
 from diffq.errors import UserError
 from diffq.models.work import Work
+from diffq.report.given import Given
 from diffq.runs.grid import GridPoint
 from diffq.runs.launch import deal, uses_launcher, workers_of
 from diffq.runs.planning.amounts import Counts
@@ -30,6 +31,7 @@ from diffq.store import Point, Store
 from diffq.store.identity import changed_dials, show_value
 
 State = Literal["new", "partial", "busy", "done", "fails"]
+_STOPS = "the sweep stops until it is there"  # of a training that takes a command of its own
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class PlannedPoint:
         """`clamp scale=2 temperature=0.5`: the sampler as it was named, and the dials that are not its defaults."""
         dials = [f"{name}={show_value(value)}" for name, value in changed_dials(self.config.sampler).items()]
         return " ".join([self.config.choices.sampler, *dials])
+
+    @property
+    def given(self) -> Given | None:
+        """What is given of a text; None for other tasks."""
+        return Given.of(vars(self.config.dataset))
 
 
 @dataclass(frozen=True)
@@ -196,11 +203,14 @@ class Planner:
             try:
                 self._known[key] = known_checkpoint(config)
             except Untrained as error:
-                self.untrained[str(error)] = None
-                self._known[key] = "the sweep stops until it is there"
+                self._known[key] = _STOPS
+                if str(error) not in self.untrained:  # points that are given other prompts need the same training
+                    self.untrained[str(error)] = None
+                    self._train_first(config, _STOPS)
         known = self._known[key]
         if isinstance(known, str):
-            self._train_first(config, known)
+            if known != _STOPS:
+                self._train_first(config, known)
             return config
         choices = config.choices.replace(model=known.choices.model)
         return dataclasses.replace(

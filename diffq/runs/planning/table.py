@@ -94,16 +94,17 @@ def _rows(points: Sequence[PlannedPoint]) -> list[tuple[str, ...]]:
         choices = point.config.choices
         models.setdefault(f"{choices.dataset} {choices.model}", {}).setdefault(choices.sampler, []).append(point)
     seeds = len({p.config.seed for p in points}) > 1
+    prompts = len({p.given for p in points}) > 1
     rows: list[tuple[str, ...]] = []
     for name, groups in models.items():
         rows.append((f"{name}:", *[""] * (len(_HEADS) - 1)))
         for group in groups.values():
-            rows += [_group_row(group)] if len(points) > _MOST_ROWS else [_row(p, seeds) for p in group]
+            rows += [_group_row(group)] if len(points) > _MOST_ROWS else [_row(p, seeds, prompts) for p in group]
     return rows
 
 
-def _row(point: PlannedPoint, seed: bool) -> tuple[str, ...]:
-    label = point.label + (f" seed={point.config.seed}" if seed else "")
+def _row(point: PlannedPoint, seed: bool, prompt: bool) -> tuple[str, ...]:
+    label = point.label + (f", {point.given} given" if prompt else "") + (f" seed={point.config.seed}" if seed else "")
     if point.repeats:
         return (label, "as above", "", "", "", "")
     if point.state == "fails":
