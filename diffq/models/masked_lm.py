@@ -29,6 +29,7 @@ from diffq.models.dit import Cache
 from diffq.models.sessions import MaskedSession, drawable, places, tiles
 from diffq.models.text_diffusion import NoiseSettings, weighted_cross_entropy
 from diffq.models.transformer import key_mask, padding_or_none
+from diffq.models.work import BidirectionalWork
 from diffq.registry import MODELS
 from diffq.rng import Rng
 from diffq.settings import setting
@@ -45,6 +46,9 @@ class MaskedLMSettings(NoiseSettings, BidirectionalSettings):
 
     def build(self, vocabulary: Vocabulary) -> MaskedLM:
         return MaskedLM(self, vocabulary)
+
+    def work(self, vocabulary: Vocabulary) -> BidirectionalWork:
+        return BidirectionalWork(self, drawable(vocabulary)[0], self.rows or vocabulary.size)
 
     def blank(self) -> dict[str, Any]:
         return {"guidable": True, "max_length": self.max_length, "noise": self.schedule}

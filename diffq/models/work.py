@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from diffq.models.bidirectional import BidirectionalSettings
     from diffq.models.dit import DiTSettings
     from diffq.models.seq2seq import Seq2SeqSettings
 
@@ -264,3 +265,57 @@ class DiTWork:
         s, d = self.settings, self.settings.width
         cache = 2 * rows * (length + 1) * d * s.layers if s.process == "causal" else 0
         return rows * tokens * 12 * d + cache
+
+
+# Of a block of `models.bidirectional`: operations started; passes over its D-wide stream where all positions are
+# computed (norm, heads taken apart, the keys' rotation), and where those asked for are (the queries' rotation, norm).
+_STARTED_A_GATED, _GATED_KEYS, _GATED_QUERIES = 34, 10, 14
+
+
+@dataclass(frozen=True)
+class BidirectionalWork:
+    """The `TextWork` of a network of `models.bidirectional` with these settings.
+
+    vocab_size  tokens that are projected on
+    embeddings  rows of the embedding matrix
+    """
+
+    settings: BidirectionalSettings
+    vocab_size: int
+    embeddings: int
+
+    @property
+    def inner(self) -> int:
+        return self.settings.width
+
+    @property
+    def _kv_width(self) -> int:
+        return self.settings.width // self.settings.heads * self.settings.groups
+
+    @property
+    def parameters(self) -> int:
+        s, d, kv = self.settings, self.settings.width, self._kv_width
+        block = 2 * d + 2 * d * d + 2 * d * kv + 3 * d * s.mlp_width
+        block += (d + 2 * kv) * (s.bias or s.qkv_bias) + (2 * d + 2 * s.mlp_width) * s.bias
+        head = 0 if s.tied else self.embeddings * (d + s.bias)
+        return self.embeddings * d + head + s.layers * block + d
+
+    def run(self, rows: int, tokens: int, asked: int, seen: int) -> Work:
+        s, d, kv = self.settings, self.settings.width, self._kv_width
+        keys = float(tokens * 4 * d * kv)
+        query = 4 * d * d + 6 * d * s.mlp_width + 4 * seen * d
+        queries = (s.layers - 1) * tokens + asked
+        traffic = _GATED_QUERIES * d + 4 * s.mlp_width + 3 * s.heads * seen
+        return Work(
+            started=_STARTED_A_GATED * s.layers + _STARTED_A_CALL,
+            flops=rows * (s.layers * keys + queries * query),
+            elements=rows * (s.layers * tokens * _GATED_KEYS * d + queries * traffic),
+            streamed=s.layers * (2 * d * d + 2 * d * kv + 3 * d * s.mlp_width),
+        )
+
+    def project(self, positions: float) -> float:
+        return 2.0 * positions * self.vocab_size * self.settings.width
+
+    def activations(self, rows: int, tokens: int, length: int) -> int:
+        s = self.settings
+        return rows * tokens * (6 * s.width + 2 * s.mlp_width)

@@ -15,6 +15,7 @@ from diffq.diffusion.draws import Draw
 from diffq.models.causal import CausalSettings
 from diffq.models.causal_lm import CausalLMSettings
 from diffq.models.gaussian import GaussianSettings
+from diffq.models.masked_lm import DreamSettings, LLaDASettings
 from diffq.models.work import Work
 
 GAUSSIAN = [
@@ -104,6 +105,34 @@ def test_the_flops_of_the_causal_twin_of_text(changes: dict[str, Any]) -> None:
         assert flops_of(lambda t=token_BK: session.run(t)) == work.run(ROWS, tokens, tokens, seen).flops
     hidden = session.run(token_BK[:, :1])
     assert flops_of(lambda: session.read(hidden, torch.arange(ROWS), [Draw(None, 0.0)])) == work.project(ROWS)
+
+
+BIDIRECTIONAL = [
+    (LLaDASettings, {}),
+    (LLaDASettings, {"tied": True, "layers": 1}),
+    (LLaDASettings, {"bias": True, "rows": 320}),
+    (DreamSettings, {"qkv_bias": True, "kv_heads": 2}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), BIDIRECTIONAL, ids=str)
+def test_the_flops_of_bidirectional_models(kind: Any, changes: dict[str, Any]) -> None:
+    words = vocabulary(VOCABULARY)
+    sizes = {"width": 32, "heads": 4, "layers": 3, "mlp_width": 40}
+    model = kind(**(sizes | changes)).build(words)
+    work, filled = model.settings.work(words), text_models.canvas(ROWS, LENGTH, words=200)
+    assert work.parameters == sum(p.numel() for p in model.parameters())
+    filled = filled.replace(tokens_BL=filled.tokens_BL + 10)
+    for branches in (COND, GUIDED):
+        session, rows = model.denoiser().open(filled, branches), ROWS * len(branches)
+        assert flops_of(lambda s=session: s.run(filled.tokens_BL)) == work.run(rows, LENGTH, LENGTH, LENGTH).flops
+        at_BK = torch.tensor([[2, 3]]).repeat(ROWS, 1)
+        assert (
+            flops_of(lambda s=session, at=at_BK: s.run(filled.tokens_BL, None, at))
+            == work.run(rows, LENGTH, 2, LENGTH).flops
+        )
+    hidden = session.run(filled.tokens_BL)
+    assert flops_of(lambda: session.read(hidden, torch.arange(11), [Draw(None, 0.0)])) == work.project(11)
 
 
 def test_work_adds_up() -> None:
