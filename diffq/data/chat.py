@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from diffq.data.tokenizers import Tokenizer
+from diffq.data.tokenizers import Tokenizer, from_json
 from diffq.errors import UserError
 
 TEMPLATE = "chat_template.jinja"
@@ -98,11 +98,14 @@ def template_of(folder: Path) -> ChatTemplate | None:
 
 
 def chat_folder(folder: Path, *, mask: int, end: int | None, pad: int | None, ends: Sequence[str] = ()) -> Tokenizer:
-    """The tokenizer of a checkpoint whose configuration names its special tokens by their ids.
+    """The tokenizer of a checkpoint whose configuration names its special tokens by their ids; one of ours as it is.
 
     ends: tokens that end an answer where the vocabulary has them, the first of them if `end` is None.
     UserError where there is no tokenizer, and for an id that it has no token for.
     """
+    own = from_json(folder) if "exact" in _read(folder / "tokenizer_config.json") else None
+    if own is not None and own.mask == mask and end in (None, own.end):
+        return own
     backend = _backend(folder)
 
     def token(name: str, index: int) -> str:

@@ -122,9 +122,8 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
             **names,
+            "exact": self.exact,
         }
-        if self.exact:
-            config["exact"] = True
         if len(self.ends) > 1:
             config["ends"] = [self.token(index) for index in self.ends]
         if self.chat is not None:
@@ -139,7 +138,7 @@ class Tokenizer:
         Raises UserError where the folder holds no tokenizer.
         """
         folder = Path(folder)
-        made = _from_json(folder)
+        made = from_json(folder)
         if made is not None:
             return made
         if (folder / "merges.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
@@ -324,8 +323,8 @@ def wordpiece_file(path: str | Path) -> Tokenizer:
     return _wordpiece_of(vocabulary)
 
 
-def _from_json(folder: Path) -> Tokenizer | None:
-    """A folder with `tokenizer.json` whose configuration names every role; None where it does not."""
+def from_json(folder: Path) -> Tokenizer | None:
+    """A folder with `tokenizer.json` whose configuration names every role, as our own do; None where it does not."""
     import tokenizers
 
     from diffq.data.chat import template_of

@@ -22,6 +22,7 @@ class PretrainedSettings(ModelSettings):
     """A model that somebody else has trained."""
 
     task: ClassVar[Literal["pairs", "text"]] = "text"
+    trainable: ClassVar[bool] = False
     instead: ClassVar[str] = ""  # what may be trained instead
 
     hub: str | None = setting(None, "the hub model that is taken where no checkpoint is given")

@@ -274,7 +274,7 @@ _STARTED_A_GATED, _GATED_KEYS, _GATED_QUERIES = 34, 10, 14
 
 @dataclass(frozen=True)
 class BidirectionalWork:
-    """The work of a network of `models.bidirectional` with these settings.
+    """The `TextWork` of a network of `models.bidirectional` with these settings.
 
     vocab_size  tokens that are projected on
     embeddings  rows of the embedding matrix
@@ -286,7 +286,6 @@ class BidirectionalWork:
 
     @property
     def inner(self) -> int:
-        """Numbers of a position that are multiplied with each word."""
         return self.settings.width
 
     @property
@@ -295,7 +294,6 @@ class BidirectionalWork:
 
     @property
     def parameters(self) -> int:
-        """Numbers that training fits."""
         s, d, kv = self.settings, self.settings.width, self._kv_width
         block = 2 * d + 2 * d * d + 2 * d * kv + 3 * d * s.mlp_width
         block += (d + 2 * kv) * (s.bias or s.qkv_bias) + (2 * d + 2 * s.mlp_width) * s.bias
@@ -303,7 +301,6 @@ class BidirectionalWork:
         return self.embeddings * d + head + s.layers * block + d
 
     def run(self, rows: int, tokens: int, asked: int, seen: int) -> Work:
-        """One call: `tokens` tokens a row attend to `seen`, and the last block gives `asked` of them."""
         s, d, kv = self.settings, self.settings.width, self._kv_width
         keys = float(tokens * 4 * d * kv)
         query = 4 * d * d + 6 * d * s.mlp_width + 4 * seen * d
@@ -317,10 +314,8 @@ class BidirectionalWork:
         )
 
     def project(self, positions: float) -> float:
-        """FLOPs of scores over the vocabulary."""
         return 2.0 * positions * self.vocab_size * self.settings.width
 
     def activations(self, rows: int, tokens: int, length: int) -> int:
-        """Numbers that a call of so many tokens a row holds at its widest: streams and a gated network."""
         s = self.settings
         return rows * tokens * (6 * s.width + 2 * s.mlp_width)

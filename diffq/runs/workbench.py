@@ -218,7 +218,7 @@ def known_checkpoint(config: Config) -> Config | str:
         name = folder.resolve().name if Path(named).exists() else named.rpartition("/")[2]
         choices = config.choices.replace(model=name)
         return dataclasses.replace(config, model=settings, choices=choices, checkpoint=str(folder))
-    if hasattr(config.model, "hub"):
+    if not config.model.trainable:
         raise UserError(
             f"model={config.choices.model} is trained by others and names no hub model; give checkpoint=FOLDER or"
             " checkpoint=NAME on the hub"

@@ -104,6 +104,33 @@ def test_what_is_written_has_the_published_names_and_is_read_again(tmp_path, cas
     assert (again.tokenizer.ends, again.tokenizer.mask) == (loaded.tokenizer.ends, 55)
 
 
+@pytest.mark.parametrize("kind", ["llada", "dream"])
+def test_a_training_of_ours_is_written_with_its_own_tokenizer(tmp_path, kind):
+    """One that begins a text, ends it and pads it with three different tokens, and is not exact."""
+    from diffq.data.tokenizers import build_tokenizer
+    from diffq.models.masked_lm import DreamSettings, LLaDASettings
+
+    class Corpus:
+        words = ("sun", "moon")
+
+        def documents(self, name):
+            return ["the sun on a sea", "a moon"]
+
+    tokenizer = build_tokenizer("words", Corpus())
+    settings = {"llada": LLaDASettings, "dream": DreamSettings}[kind]
+    model = settings(width=16, heads=2, layers=1, mlp_width=24, qkv_bias=kind == "dream").build(tokenizer)
+    write_published(model, tokenizer, tmp_path / "out")
+    again = load(tmp_path / "out")
+    assert again.tokenizer.digest == tokenizer.digest
+    tokens_BL = torch.randint(0, tokenizer.size, (2, 7))
+    assert torch.equal(logits_of(again.model, tokens_BL), logits_of(model, tokens_BL))
+    assert (again.model.words, again.model.never) == (model.words, model.never)
+    if kind == "dream":
+        plain = settings(width=16, heads=2, layers=1, mlp_width=24).build(tokenizer)
+        with pytest.raises(UserError, match="biases of queries, keys and values and no others"):
+            write_published(plain, tokenizer, tmp_path / "plain")
+
+
 @pytest.mark.parametrize(("dtype", "near"), [("bfloat16", 0.08), ("float64", 1e-4)])
 def test_weights_are_read_in_the_type_that_is_asked_for(tmp_path, dtype, near):
     folder, config, tensors = folder_of(tmp_path, "llada", {

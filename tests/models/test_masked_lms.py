@@ -207,6 +207,7 @@ def test_they_are_trained_and_sampled_by_name(tmp_path, model, capsys):
     sizes += ["model.kv_heads=1"] if model == "dream_tiny" else []
     assert main(["train", f"model={model}", *said, *sizes, *trainer, "trainer.validation_sources=4", "--json"]) == 0
     folder = next((tmp_path / "outputs/train").iterdir())
-    assert main(["sample", f"checkpoint={folder}", *said, "sampler=ancestral", "steps=8", "num_samples=3"]) == 0
+    for given in (f"checkpoint={folder}", f"model={model}"):  # by its place, and as the newest of its name
+        assert main(["sample", given, *said, "sampler=ancestral", "steps=8", "num_samples=3"]) == 0
     assert len(list(tmp_path.glob("outputs/points/**/samples.jsonl"))) == 1
     capsys.readouterr()
