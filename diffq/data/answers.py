@@ -55,6 +55,7 @@ class AnswerSettings(DatasetSettings):
     hub_config: str | None = setting(None, "the hub data set's configuration, if it has several", in_key=False)
     hub_split: str | None = setting(None, "the hub's split that is our test; null = test", in_key=False)
 
+    leave_out: tuple[int | str, ...] = setting((), "names of problems that are not asked, such as too long ones")
     block: int = setting(256, "tokens of a window of text, where a model is trained on problems and solutions", low=1)
     answer: int = setting(512, "tokens that an answer may have", low=1)
     prompt: str = setting("{question}", "what is put before an answer; {question} and {tests} are the problem's")
@@ -115,15 +116,17 @@ class AnswerCorpus:
         return None
 
     def split(self, name: Split) -> Sequence[Problem]:
-        """The problems of a split in the order of the file. UserError where there are none, and for a row that lacks a
-        column."""
+        """The problems of a split in the order of the file, numbered before any is left out. UserError where there are
+        none, and for a row that lacks a column."""
         if str(name) not in ("train", "valid", "test"):
             raise unknown("split", name, ("train", "valid", "test"))
         if name not in self._splits:
             rows = [row for row in self._rows(name) if self.is_of(row, name)]
             if not rows:
                 raise UserError(f"{self._where()} has no problem of the split '{name}'; the split test has all")
-            self._splits[name] = tuple(self.problem(i, row) for i, row in enumerate(rows))
+            left_out = set(map(str, self.settings.leave_out))
+            made = (self.problem(i, row) for i, row in enumerate(rows))
+            self._splits[name] = tuple(problem for problem in made if problem.name not in left_out)
         return self._splits[name]
 
     def documents(self, name: Split) -> Iterator[str]:

@@ -68,7 +68,7 @@ class AnswerQuestions:
                 raise UserError(
                     f"the prompt of problem {problem.name or problem.index} has {len(ids)} tokens, and with"
                     f" dataset.answer={self.room} that is more than the model's max_length={self.max_length}; ask for"
-                    " shorter answers or fewer dataset.shots"
+                    f" shorter answers or fewer dataset.shots, or leave it out: dataset.leave_out=[{problem.name}]"
                 )
             found[problem.index] = ids
         return found

@@ -52,6 +52,13 @@ def test_files_are_looked_for_in_three_places(tmp_path: Path, monkeypatch: pytes
         settings.open().split("tset")  # type: ignore[arg-type]
 
 
+def test_problems_may_be_left_out_and_the_others_keep_their_numbers(tmp_path: Path) -> None:
+    rows = [row | {"id": i} for i, row in enumerate(WORDS[:4])]
+    file = write(tmp_path / "a.jsonl", rows)
+    kept = maths(file, final="number", leave_out=(1, "3")).split("test")
+    assert [(p.index, p.name) for p in kept] == [(0, "0"), (2, "2")]
+
+
 def test_the_hub_is_asked_for_the_split_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
