@@ -6,6 +6,7 @@ Knows no sampler's algorithm, and nothing of what is right.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,18 +23,17 @@ from diffq.runs.questions import Written
 
 
 def prompt_ids(tokenizer: Any, text: str, chat: bool = False) -> list[int]:
-    """The tokens of a prompt: its own, or those of the tokenizer's chat template around it.
-
-    A tokenizer with a chat template has `chat_ids(text)`, the tokens up to where the model's answer begins.
-    """
-    ids: list[int] = tokenizer.chat_ids(text) if chat else tokenizer.encode_target(text)
-    return ids
+    """The tokens of a prompt: its own, or those of the tokenizer's chat template around it, up to where the model's
+    answer begins."""
+    if chat:
+        return list(tokenizer.encode_chat([{"role": "user", "content": text}]))
+    return list(tokenizer.encode_target(text))
 
 
 def chats(tokenizer: Any, chat: str) -> bool:
     """Whether prompts go through the tokenizer's chat template: `dataset.chat`. UserError where it has none and is to
     have one."""
-    has = getattr(tokenizer, "chat_ids", None) is not None
+    has = tokenizer.chat is not None
     if chat == "on" and not has:
         raise UserError("dataset.chat=on, and this checkpoint's tokenizer has no chat template; use chat=auto or off")
     return has and chat != "off"
@@ -100,12 +100,17 @@ class AnswerQuestions:
 
     def written(self, rows: Sequence[Row], ids: Sequence[list[int]], full: bool) -> list[Written]:
         """The answers alone: `ids` up to the end token, the text up to what else ends an answer."""
-        own = [list(i[len(self.source_ids[row.source]) :]) for row, i in zip(rows, ids, strict=True)]
+        own = [self._ended(i[len(self.source_ids[row.source]) :]) for row, i in zip(rows, ids, strict=True)]
         found = []
         for answer, text in zip(own, self.tokenizer.decode_batch(own), strict=True):
             cut = self.corpus.cut(text, self.chat)
             found.append(Written(answer, cut, len(answer) < self.room or len(cut) < len(text)))
         return found
+
+    def _ended(self, ids: Sequence[int]) -> list[int]:
+        """The ids before the first that ends an answer; chat models have several such."""
+        ends = set(self.tokenizer.ends)
+        return list(itertools.takewhile(lambda i: i not in ends, ids))
 
     def length_name(self, config: Config) -> str:
         return f"answer_{self.room}"

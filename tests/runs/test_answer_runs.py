@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -247,13 +248,14 @@ def test_without_a_model_one_is_asked_for(place, tmp_path, capsys):
 class Talker:
     """A tokenizer of letters with a chat template."""
 
-    pad, mask, end = 0, 1, 2
+    pad, mask, end, ends, chat = 0, 1, 2, (2, 3), "a template"
 
     def encode_target(self, text: str) -> list[int]:
         return [ord(c) for c in text]
 
-    def chat_ids(self, text: str) -> list[int]:
-        return [7, *self.encode_target(text), 8]
+    def encode_chat(self, messages) -> list[int]:
+        assert [m["role"] for m in messages] == ["user"]
+        return [7, *self.encode_target(messages[0]["content"]), 8]
 
     def decode_batch(self, rows):
         return ["".join(map(chr, ids)) for ids in rows]
@@ -266,9 +268,10 @@ def test_a_chat_template_is_used_where_there_is_one(tmp_path):
     assert chats(talker, "auto")
     assert chats(talker, "on")
     assert not chats(talker, "off")
-    assert not chats(object(), "auto")
+    silent = SimpleNamespace(chat=None)
+    assert not chats(silent, "auto")
     with pytest.raises(UserError, match="no chat template"):
-        chats(object(), "on")
+        chats(silent, "on")
     assert prompt_ids(talker, "a") == [97]
     assert prompt_ids(talker, "a", chat=True) == [7, 97, 8]
     (tmp_path / "test.jsonl").write_text(json.dumps({"question": "b", "answer": "#### 1"}))
@@ -283,3 +286,5 @@ def test_a_chat_template_is_used_where_there_is_one(tmp_path):
         (batch,) = asked.plan(compose([*words, f"dataset.chat={chat}", "num_samples=1"]), 1024)
         (written,) = asked.written(batch.rows, [[*asked.source_ids[0], *map(ord, "ayx")]], False)
         assert (written.ids, written.text, written.ended) == ([97, 121, 120], cut, True)
+        (written,) = asked.written(batch.rows, [[*asked.source_ids[0], 98, 3, 97]], False)
+        assert (written.ids, written.text, written.ended) == ([98], "b", True), "any of the tokens that end it"
