@@ -7,7 +7,6 @@ ends an answer are here; what is right is said by `maths` and `programs`. Knows 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from diffq.data.files import read_rows, split_file
+from diffq.data.files import given_or_kept, read_rows, split_file
 from diffq.data.task import DatasetSettings, Example, Split, Task, Verdict
 from diffq.errors import UserError, unknown
 from diffq.settings import setting
@@ -201,17 +200,10 @@ class AnswerCorpus:
     def _locate(self) -> Path | None:
         """The file or folder; None for the hub. UserError where nothing is there and no hub data set is named."""
         s = self.settings
-        if s.path is not None:
-            given = Path(s.path).expanduser()
-            if not given.exists():
-                raise UserError(f"dataset.path={s.path} does not exist")
-            return given
-        data = os.environ.get("DIFFQ_DATA")
-        if data and s.kept and (Path(data) / s.kept).exists():
-            return Path(data) / s.kept
-        if s.hub is None:
+        found = given_or_kept(s.path, s.kept)
+        if found is None and s.hub is None:
             raise UserError(self._nowhere("is not named"))
-        return None
+        return found
 
     def _nowhere(self, hub_trouble: str) -> str:
         s = self.settings

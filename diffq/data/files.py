@@ -49,6 +49,18 @@ class Place:
         return f"hub:{self.hub}" + (f"/{self.hub_config}" if self.hub_config else "")
 
 
+def given_or_kept(path: str | None, kept: str | None) -> Path | None:
+    """The file or folder at `path`, else that at $DIFFQ_DATA/kept where there is one. UserError for a path at which
+    there is nothing."""
+    if path is not None:
+        given = Path(path).expanduser()
+        if not given.exists():
+            raise UserError(f"dataset.path={path} does not exist")
+        return given
+    data = os.environ.get("DIFFQ_DATA")
+    return Path(data) / kept if data and kept and (Path(data) / kept).exists() else None
+
+
 def locate(name: str, path: str | None, hub: str | None, hub_config: str | None) -> Place:
     """The first place that exists: `path`, then $DIFFQ_DATA/name, then the hub data set. All splits come from there.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from diffq.data.detokenise import DETOKENISERS
-from diffq.data.files import read_rows, read_text
+from diffq.data.files import given_or_kept, read_rows, read_text
 from diffq.data.task import DatasetSettings, Split, Task
 from diffq.errors import UserError, unknown
 from diffq.registry import DATASETS
@@ -157,17 +156,10 @@ class TextCorpus:
 
     def _locate(self) -> Path | None:
         s = self.settings
-        if s.path is not None:
-            given = Path(s.path).expanduser()
-            if not given.exists():
-                raise UserError(f"dataset.path={s.path} does not exist")
-            return given
-        data = os.environ.get("DIFFQ_DATA")
-        if data and s.kept and (Path(data) / s.kept).exists():
-            return Path(data) / s.kept
-        if s.hub is None:
+        found = given_or_kept(s.path, s.kept)
+        if found is None and s.hub is None:
             raise self._nowhere("no hub data set is named; give dataset.path=FOLDER_OR_FILE")
-        return None
+        return found
 
     def _nowhere(self, more: str) -> UserError:
         """The error for a data set that is in none of its places. more: how it stands with the last of them."""
