@@ -19,6 +19,7 @@ from diffq.data.files import read_rows
 from diffq.data.task import DatasetSettings, Example, Split, Task
 from diffq.data.tokenizers import Tokenizer
 from diffq.data.windows import Shuffled
+from diffq.diffusion.contracts import Canvas
 from diffq.errors import UserError
 from diffq.models.base import TextBatch
 from diffq.settings import setting
@@ -90,6 +91,13 @@ def tokenise_forms(forms: Sequence[Form], tokenizer: Tokenizer, block: int) -> T
             f"a form of {len(wrong.text)} characters is not {block} tokens: dataset.tokenizer must be characters"
         )
     return TokenisedForms(np.array(ids, dtype=np.int64), np.array([form.free for form in forms]))
+
+
+def form_canvas(forms: TokenisedForms, places: Sequence[int], rows: Sequence[int], mask: int) -> Canvas:
+    """The canvas of these of the forms: what is given stands, the other places are free. rows: the row ids."""
+    free_BL = torch.from_numpy(forms.free[list(places)])
+    tokens_BL = torch.from_numpy(forms.ids[list(places)]).masked_fill(free_BL, mask)
+    return Canvas(tokens_BL, free_BL, torch.ones_like(free_BL), torch.tensor(list(rows), dtype=torch.long))
 
 
 class FormBatches(Shuffled):

@@ -14,7 +14,7 @@ import torch
 
 from diffq.config import Config
 from diffq.data.canvases import Batch, Row, plan_batches
-from diffq.data.forms import FormCorpus, TokenisedForms, tokenise_forms
+from diffq.data.forms import FormCorpus, TokenisedForms, form_canvas, tokenise_forms
 from diffq.data.task import Example
 from diffq.diffusion.contracts import Canvas
 from diffq.runs.questions import Written
@@ -58,10 +58,8 @@ class FormQuestions:
     def canvas(self, batch: Batch) -> Canvas:
         rows = (*batch.rows, *batch.beyond)
         places = [self._place[row.source] for row in rows]
-        free_BL = torch.from_numpy(self.forms.free[places])
-        tokens_BL = torch.from_numpy(self.forms.ids[places]).masked_fill(free_BL, self.tokenizer.mask)
-        row_B = torch.tensor([row.id for row in rows], dtype=torch.long)
-        return Canvas(tokens_BL, free_BL, torch.ones_like(free_BL), row_B).map(lambda x: x.to(self.device))
+        made = form_canvas(self.forms, places, [row.id for row in rows], self.tokenizer.mask)
+        return made.map(lambda x: x.to(self.device))
 
     def row(self, row: Row) -> dict[str, Any]:
         return {"prompt_ids": self.source_ids[row.source]}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from diffq.data.canvases import Row, build_canvas
-from diffq.data.forms import FormCorpus, tokenise_forms
+from diffq.data.forms import FormCorpus, form_canvas, tokenise_forms
 from diffq.data.task import Example
 from diffq.diffusion.contracts import Canvas, row_id
 from diffq.models.base import TrainableModel
@@ -92,11 +92,9 @@ class FormPreview:
     def __call__(self, model: TrainableModel) -> list[str]:
         device = next(model.parameters()).device
         forms = tokenise_forms([self.corpus.form(e) for e in self.examples], self.tokenizer, self.block)
-        free_BL = torch.from_numpy(forms.free)
-        tokens_BL = torch.from_numpy(forms.ids).masked_fill(free_BL, self.tokenizer.mask)
-        row_B = torch.tensor([row_id(e.index, 0) for e in self.examples])
-        canvas = Canvas(tokens_BL, free_BL, torch.ones_like(free_BL), row_B).map(lambda x: x.to(device))
-        done = self.sampler(model.denoiser(), canvas, Rng(0))
+        rows = [row_id(e.index, 0) for e in self.examples]
+        canvas = form_canvas(forms, range(len(rows)), rows, self.tokenizer.mask)
+        done = self.sampler(model.denoiser(), canvas.map(lambda x: x.to(device)), Rng(0))
         texts = self.tokenizer.decode_batch(done.tokens_BL.tolist())
         answers = [self.corpus.answer(e, text) for e, text in zip(self.examples, texts, strict=True)]
         return [
