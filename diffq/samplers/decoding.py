@@ -233,6 +233,11 @@ def random_order(canvas: Canvas, rng: Rng) -> Tensor:
     return uniform_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
 
 
+def known_order(positions: str, canvas: Canvas, rng: Rng) -> Tensor:
+    """The place of each position in the order that a dial `positions` names: random or left_to_right, (B, L)."""
+    return random_order(canvas, rng) if positions == "random" else from_left(canvas)
+
+
 def from_left(canvas: Canvas) -> Tensor:
     """The place of each position from left to right, (B, L)."""
     return torch.arange(canvas.shape[1], device=canvas.device).expand(canvas.shape)

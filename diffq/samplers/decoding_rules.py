@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas
-from diffq.diffusion.draws import DrawAndZ
 from diffq.diffusion.reductions import Entropy, LogProb, LogZ, Reduction, Top
 from diffq.diffusion.row_draws import sharpened
 from diffq.registry import SAMPLERS
@@ -65,9 +64,8 @@ class _DrawThenRank(Ranking):
     """Rules that draw a token at every position and rank it."""
 
     def ranked(self, sight: Sight) -> tuple[Tensor, Tensor]:
-        if self.top_k == 0 and self.top_p == 1 and (self.confidence == "plain" or self.temperature == 0):
-            # The pass that draws knows the confidence, too.
-            ((token_N, _, log_p_N),) = sight.read(DrawAndZ(sight.key_N, self.temperature))
+        if self.confidence == "plain":
+            token_N, log_p_N = self.token_and_log_p(sight.read, sight.key_N)
         else:
             (token_N,) = sight.read(self.token(sight.key_N))
             (log_p_N,) = sight.read(self.rank(LogProb(token_N)))

@@ -40,7 +40,7 @@ from diffq.diffusion.row_draws import Candidates
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
 from diffq.samplers.chains import resample, run_chain
-from diffq.samplers.decoding import Counting, first_in_order, from_left, random_order, real, slots_of
+from diffq.samplers.decoding import Counting, first_in_order, known_order, real, slots_of
 from diffq.samplers.masked import mask_free
 from diffq.samplers.rounds import Ended, Round
 from diffq.settings import setting
@@ -76,8 +76,7 @@ class IMH(Counting):
         session, masked_BL = self.open(denoiser, canvas), canvas.free_BL.clone()
         blocks = self.blocks(canvas)
         plan = self.rounds(canvas, blocks)
-        order_BL = {"random": lambda: random_order(canvas, rng), "left_to_right": lambda: from_left(canvas)}
-        order = order_BL[self.positions]() if self.positions != "confidence" else None
+        order_BL = None if self.positions == "confidence" else known_order(self.positions, canvas, rng)
         here_R = torch.arange(len(tokens_BL), device=canvas.device)
         ahead: _Ahead | None = None
         for now in plan.rounds(masked_BL, Ended(canvas, tokens_BL)):
@@ -86,7 +85,7 @@ class IMH(Counting):
                 session.select(kept)
                 ahead, here_R = ahead and ahead.rows(kept), now.row_R
             step = _Step(self, session, canvas, rng, now, tokens_BL[now.row_R], masked_BL[now.row_R])
-            at_RQ, token_RCQ, log_p_RCQ = step.candidates(ahead, None if order is None else order[now.row_R])
+            at_RQ, token_RCQ, log_p_RCQ = step.candidates(ahead, None if order_BL is None else order_BL[now.row_R])
             pick_R, ahead, stats = step.choose(at_RQ, token_RCQ, log_p_RCQ)
             token_RQ = token_RCQ[torch.arange(len(pick_R), device=pick_R.device), pick_R]
             tokens_BL[now.row_R] = step.written(token_RQ, at_RQ)
@@ -118,7 +117,7 @@ class _Ahead:
 
     hidden    (n·R, F, ·), branch-major; rows that did not look ahead hold anything
     at_RF     the positions
-    has_R     whether a row looked ahead, on the host
+    has       whether a row looked ahead, on the host
     """
 
     hidden: Tensor

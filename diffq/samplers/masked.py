@@ -17,6 +17,7 @@ Shape suffixes: B rows, L positions, T steps, N positions that are written, K po
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from diffq.diffusion.contracts import Canvas, OnStep, Process, Step, open_guided
 from diffq.diffusion.draws import Draw, DrawAndZ
 from diffq.diffusion.noise import Noise, times
-from diffq.diffusion.reductions import LogZ, Reduction
+from diffq.diffusion.reductions import LogProb, LogZ, Reduction
 from diffq.diffusion.row_draws import token_draw
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
@@ -71,6 +72,20 @@ class MaskedSampler(GuidedByPrompt):
     def token(self, key_N: Tensor) -> Reduction:
         """The draw of a clean token."""
         return token_draw(key_N, self.temperature, self.top_k, self.top_p)
+
+    def token_and_log_p(
+        self, read: Callable[..., tuple[Any, ...]], key_N: Tensor, best: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Clean tokens, and the log-probability that each has before temperature and nucleus; from one pass over the
+        scores where there is no nucleus. read(*reductions) reads the positions; best: the best token, whatever the
+        dials say."""
+        temperature = 0.0 if best else self.temperature
+        if temperature == 0 or (self.top_p == 1 and self.top_k == 0):
+            ((token_N, _, log_p_N),) = read(DrawAndZ(key_N, temperature))
+            return token_N, log_p_N
+        (token_N,) = read(self.token(key_N))
+        (log_p_N,) = read(LogProb(token_N))
+        return token_N, log_p_N
 
 
 def mask_free(canvas: Canvas, mask: int) -> Tensor:

@@ -26,9 +26,8 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Step, open_guided
-from diffq.diffusion.draws import Draw, DrawAndZ
 from diffq.diffusion.noise import Noise, times
-from diffq.diffusion.reductions import LogProb
+from diffq.diffusion.reductions import Reduction
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream, uniform
@@ -111,7 +110,11 @@ class ReMDM(MaskedSampler):
                 hidden = session.run(tokens_BL, share[k].expand(len(tokens_BL)))
                 row_M, place_M = canvas.row_B[position_M // length], position_M % length
                 key_M = rng.key(Stream.TOKEN, row_M, visit_BL.flatten()[position_M], place_M)
-                token_M, log_p_M = self._token_and_confidence(session, hidden, position_M, key_M, final)
+
+                def read(*reductions: Reduction, hidden: Tensor = hidden, position_M: Tensor = position_M) -> Any:
+                    return session.read(hidden, position_M, reductions)
+
+                token_M, log_p_M = self.token_and_log_p(read, key_M, final and self.denoise == "argmax")
                 tokens_BL.view(-1)[position_M] = token_M
                 confidence_BL.view(-1)[position_M] = log_p_M.exp()
                 visit_BL.view(-1)[position_M] += 1
@@ -121,15 +124,3 @@ class ReMDM(MaskedSampler):
                 after = torch.zeros_like(share[0]) if final else share[k + 1]
                 on_step(Step(k, self.steps + 1, after.expand(len(tokens_BL)), canvas, tokens_BL.clone))
         return canvas.replace(tokens_BL=tokens_BL)
-
-    def _token_and_confidence(
-        self, session: Any, hidden: Tensor, position_M: Tensor, key_M: Tensor, final: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Drawn tokens and the log-probability that each had before temperature and nucleus."""
-        if self.plain and not (final and self.denoise == "argmax"):
-            ((token_M, _, log_p_M),) = session.read(hidden, position_M, [DrawAndZ(key_M)])
-            return token_M, log_p_M
-        draw = Draw(None, 0.0) if final and self.denoise == "argmax" else self.token(key_M)
-        (token_M,) = session.read(hidden, position_M, [draw])
-        (log_p_M,) = session.read(hidden, position_M, [LogProb(token_M)])
-        return token_M, log_p_M

@@ -101,7 +101,7 @@ class Plan:
                 made[key] = _stages(counts, steps, tokens_per_step, pace)
             self.stages.append(made[key])
         self.total = max(map(len, self.stages), default=0)
-        self._canvas, self._blocks = canvas, blocks
+        self._blocks = blocks
         device = canvas.device
         self.left = left = [_left(row) for row in self.stages]
         width = self.total + 1

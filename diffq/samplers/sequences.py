@@ -31,7 +31,7 @@ from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream, exponential
 from diffq.samplers.chains import run_chain
-from diffq.samplers.decoding import Counting, first_in_order, from_left, random_order
+from diffq.samplers.decoding import Counting, first_in_order, known_order
 from diffq.samplers.masked import GuidedByPrompt, mask_free
 from diffq.samplers.rounds import Ended
 from diffq.settings import setting
@@ -70,7 +70,7 @@ class WholeSequences(Counting):
         session = self.open(denoiser, canvas).fork(rows_R)
         blocks = self.blocks(wide)
         plan = self.rounds(wide, blocks)
-        order_RL = random_order(wide, rng) if self.positions == "random" else from_left(wide)
+        order_RL = known_order(self.positions, wide, rng)
         here_R = torch.arange(len(rows_R), device=canvas.device)
         log_p_R = torch.zeros(len(rows_R), dtype=torch.float64, device=canvas.device)
         log_q_R = torch.zeros_like(log_p_R)
