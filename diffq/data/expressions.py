@@ -13,6 +13,7 @@ import os
 import selectors
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,9 +70,9 @@ def compare_all(
                     if on_done is not None:
                         on_done(len(done))
             except BaseException:
-                for worker in workers:
-                    worker.close()
                 pool.shutdown(wait=False, cancel_futures=True)
+                for worker in workers:
+                    worker.stop()
                 raise
     return done
 
@@ -83,13 +84,14 @@ class _Worker:
         self.seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._held = b""
-        self._closed = False
+        self._stopped = False
+        self._starting = threading.Lock()
 
     def __enter__(self) -> _Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._end()
 
     def compare(self, right: str, answer: str) -> Verdict:
         asked = json.dumps({"right": right, "answer": answer}).encode() + b"\n"
@@ -107,26 +109,25 @@ class _Worker:
             return Verdict("timed out", answer, "the process had to be ended")
         return Verdict("memory", answer, "the process died")
 
-    def close(self) -> None:
-        self._closed = True
-        self._end()
+    def stop(self) -> None:
+        """From another thread: the process ends, and none is started. Its pipes are left to the thread that reads them,
+        which would not hear that they were closed."""
+        with self._starting:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        if self._closed:
-            raise UserError("grading was stopped")
         script = Path(__file__).with_name("expressions_worker.py")
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                str(script),
-                str(self.seconds),
-                str(MEMORY),
-            ],  # -P: no module of this folder
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        with self._starting:
+            if self._stopped:
+                raise UserError("grading was stopped")
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(script), str(self.seconds), str(MEMORY)],  # -P: no module of this folder
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
         self._held = b""
         if self._line(_START) != b"ready":
             raise UserError("the process that grades mathematics did not start: does `import math_verify` work?")
@@ -151,7 +152,8 @@ class _Worker:
         return line
 
     def _end(self) -> None:
-        process, self._process = self._process, None
+        with self._starting:
+            process, self._process = self._process, None
         if process is None:
             return
         process.kill()
