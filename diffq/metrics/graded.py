@@ -136,6 +136,25 @@ class DistinctAnswers(GradedMetric):
         return len({v.answer for v in verdicts if v.answer})
 
 
+@METRICS.register("answer_entropy")
+@dataclass(frozen=True, kw_only=True)
+class AnswerEntropy(GradedMetric):
+    """The entropy of the answers that a problem's samples come to, right or wrong, in nats, averaged over problems.
+
+    Of frequencies among s samples, so it is at most log s and on average too small: compare at equal s.
+    """
+
+    direction: ClassVar[Direction] = "higher"
+    axis: ClassVar[Literal["quality", "diversity", "cost"]] = "diversity"
+
+    def least_samples(self) -> int:
+        return 2
+
+    def of_problem(self, verdicts: Sequence[Verdict]) -> float:
+        shares = np.array(list(Counter(v.answer for v in verdicts).values())) / len(verdicts)
+        return float(-(shares * np.log(shares)).sum())
+
+
 @METRICS.register("unanswered")
 @dataclass(frozen=True, kw_only=True)
 class Unanswered(GradedMetric):

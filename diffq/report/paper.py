@@ -94,7 +94,7 @@ def compare_with_paper(frontier: Frontier, spec: Mapping[str, Any]) -> PaperTabl
     for claim in spec["claims"]:
         parts = _TESTS[claim["test"]](frontier, groups, claim, deltas)
         evidence = tuple(part.said() for part in parts)
-        claims.append(Claim(claim["name"], claim["text"], _together(parts), evidence))
+        claims.append(Claim(claim["name"], claim["text"], together(parts), evidence))
     return PaperTable(spec["title"], str(spec["paper"]), deltas, tuple(claims), tuple(spec.get("footnotes", ())))
 
 
@@ -112,7 +112,7 @@ class Part:
         return f"{self.what}: {show_interval(self.gap.value, self.gap.low, self.gap.high, signed=True)}"
 
 
-def _together(parts: Iterable[Part]) -> Verdict:
+def together(parts: Iterable[Part]) -> Verdict:
     """Held where every part held, not where any part did not, else undecided. A part without data is undecided."""
     verdicts = [part.gap.verdict if part.gap else "undecided" for part in parts if part.counts]
     if "did not hold" in verdicts:

@@ -57,6 +57,7 @@ class ReportPoint:
     checkpoint  digest of the weights
     parts       the points of single seeds that this one is the mean of; empty where it is of one seed
     given       what is given of a running text; None for other tasks
+    records     means of what the sampler said of itself, such as acceptance
     """
 
     key: str
@@ -79,6 +80,7 @@ class ReportPoint:
     checkpoint: str = ""
     parts: tuple[ReportPoint, ...] = ()
     given: Given | None = None
+    records: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, record: Record, sampler: str = "", samples: int = 0, given: Given | None = None) -> ReportPoint:
@@ -108,6 +110,7 @@ class ReportPoint:
             costs=costs,
             checkpoint=str(record.run.get("checkpoint", "")),
             given=given,
+            records=record.run.get("records", {}),
         )
 
     @property

@@ -1,11 +1,11 @@
-"""`diffq report paper=NAME` for papers whose file holds tables of their own: what is published beside what lies under
-outputs/. No sweep has to be named: all points, likelihoods and benches there are looked at."""
+"""`diffq report paper=NAME` for papers whose file holds tables of their own: what is published, or claimed, beside what
+lies under outputs/. No sweep has to be named: all points, likelihoods and benches there are looked at."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,30 @@ import yaml
 
 from diffq.config import Request
 from diffq.config.files import group_files, read_mapping, search_dirs
+from diffq.errors import UserError
+from diffq.report.contests import Task, contest_tables
+from diffq.report.points import ReportPoint
 from diffq.report.published import Measured, Table, tables
 from diffq.report.tables import print_table
-from diffq.runs.selection import outputs_of
+from diffq.runs.report_points import points_of, resampled
+from diffq.runs.selection import outputs_of, select
+from diffq.store import Store
 from diffq.store.files import read_json
 
 
 def spec_of(request: Request) -> Mapping[str, Any] | None:
-    """The paper's file where it holds tables, else None."""
+    """The paper's file where it holds tables or contests, else None."""
     name = next((w.partition("=")[2] for w in reversed(request.overrides) if w.startswith("paper=")), "")
     files = group_files("paper", search_dirs(request.config_dirs))
     held = read_mapping(files[name]) if name in files else {}
-    return held if "likelihoods" in held else None
+    return held if held.keys() & {"likelihoods", "contests"} else None
 
 
 def run(request: Request, spec: Mapping[str, Any]) -> int:
-    """Prints the tables. Returns 0."""
-    made = tables(spec, gather(outputs_of(request)))
+    """Prints the tables. Returns 0. UserError where runs are named."""
+    if request.runs:
+        raise UserError(f"paper={spec['paper']} looks at all that lies under outputs/; name no run beside it")
+    made = made_tables(spec, outputs_of(request))
     if request.json:
         print(json.dumps([dataclasses.asdict(table) for table in made], indent=1, ensure_ascii=False))
         return 0
@@ -39,6 +46,38 @@ def run(request: Request, spec: Mapping[str, Any]) -> int:
             print(f"- {note}")
         print()
     return 0
+
+
+def made_tables(spec: Mapping[str, Any], outputs: Path) -> list[Table]:
+    """The tables of a paper from what lies under a folder of outputs."""
+    if "contests" in spec:
+        return contest_tables(spec, tasks_of(spec["contests"]["tasks"], outputs))
+    return tables(spec, gather(outputs))
+
+
+def tasks_of(datasets: Sequence[str], outputs: Path) -> list[Task]:
+    """The finished points of these data sets, those together that answered the same questions as often and with one
+    model; the sets with most points first."""
+    held: dict[tuple[str, ...], list[ReportPoint]] = {}
+    store = Store(outputs)
+    for name in datasets:
+        folder = store.points / name
+        if not any(folder.glob("**/run.json")):
+            continue
+        chosen = select(store, [folder]).finished()[0]
+        for at, point in zip(chosen.chosen, points_of(chosen), strict=True):
+            if point.figures:
+                label = _label(point, at.point.config().get("dataset") or {})
+                drawn = resampled(point, at.point.per_source(), set(point.figures))
+                held.setdefault((name, label, point.checkpoint, point.sources_digest), []).append(drawn)
+    found = sorted(held.items(), key=lambda item: (datasets.index(item[0][0]), -len(item[1])))
+    return [Task(key[0], key[1], tuple(points)) for key, points in found]
+
+
+def _label(point: ReportPoint, dataset: Mapping[str, Any]) -> str:
+    """`sudoku, 108 of sudoku_4x4_4.jsonl × 32 samples`."""
+    asked = f"{point.sources} of {Path(dataset['path']).name}" if dataset.get("path") else f"{point.sources} questions"
+    return f"{point.dataset}, {asked} × {point.samples} samples, {point.model}"
 
 
 def markdown(made: list[Table]) -> str:

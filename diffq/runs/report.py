@@ -9,18 +9,15 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from diffq.config import Config, Request
 from diffq.config.files import group_files, read_mapping, search_dirs
 from diffq.errors import UserError
 from diffq.interrupts import reaching
-from diffq.metrics.intervals import halves, resample
 from diffq.report.findings import Findings, findings
 from diffq.report.frontier import (
     AtLevel,
@@ -32,7 +29,6 @@ from diffq.report.frontier import (
     reference_line,
     volumes,
 )
-from diffq.report.given import Given
 from diffq.report.paper import PaperTable, claim_table, compare_with_paper, delta_table
 from diffq.report.points import ReportPoint
 from diffq.report.prompts import prompt_tables
@@ -43,11 +39,11 @@ from diffq.runs.judging import Judges
 from diffq.runs.nulls import read_nulls, score_nulls
 from diffq.runs.report_files import Wanted, show, write_files
 from diffq.runs.report_page import write_page
+from diffq.runs.report_points import points_of, resampled
 from diffq.runs.score import config_for, outputs_of
 from diffq.runs.selection import Selection, select
 from diffq.store import Store
 from diffq.store.identity import digest
-from diffq.store.index import read_record
 
 KINDS = {"x": "diversity", "y": "quality"}
 """What the axes of a frontier show."""
@@ -96,7 +92,7 @@ class Report:
 def run(request: Request) -> int:
     """Writes and prints the report of the runs that were named; of the newest sweep where none was. Returns 0."""
     wanted = Wanted.of(request.flags)
-    if not request.runs and (spec := paper_tables.spec_of(request)) is not None:
+    if (spec := paper_tables.spec_of(request)) is not None:
         return paper_tables.run(request, spec)
     selection = select(Store(outputs_of(request)), request.runs)
     done, left_out = selection.finished()
@@ -133,7 +129,7 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
     if len(pool_seeds(points)) == 2:  # the two are compared in every metric
         named |= {name for point in points for name in point.figures}
     places = [chosen.point for chosen in selection.chosen]
-    points = [_resampled(point, at.per_source(), named) for point, at in zip(points, places, strict=True)]
+    points = [resampled(point, at.per_source(), named) for point, at in zip(points, places, strict=True)]
     folder = selection.folder or selection.store.reports / _name(points)
     nulls, notes = _nulls(folder, selection, points, config, judges, (x, y))
     frontier = build_frontier(points, nulls, x, y)
@@ -190,30 +186,6 @@ def _paper(config: Config, judges: Judges) -> dict[str, Any]:
     return read_mapping(group_files("paper", search_dirs(judges.config_dirs))[config.choices.paper])
 
 
-def points_of(selection: Selection) -> list[ReportPoint]:
-    """The points as their records say."""
-    return [
-        ReportPoint.of(
-            read_record(selection.store, c.point.folder),
-            c.sampler,
-            c.samples,
-            Given.of(c.point.config().get("dataset") or {}),
-        )
-        for c in selection.chosen
-    ]
-
-
-def _resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:
-    """The point with the values of these figures in resamples of its sources, and over halves of them."""
-    drawn, split = {}, {}
-    for name in named & set(point.figures):
-        signature = point.figures[name].signature
-        rows = statistics.get(signature)
-        if rows is not None and len(rows) > 1:
-            drawn[name], split[name] = resample(rows, signature), halves(rows, signature)
-    return point.with_draws(drawn, split)
-
-
 def _name(points: Sequence[ReportPoint]) -> str:
     """`qqp-cfg-clamp-1a2b3c` for loose points: what they are, and a hash of which."""
     words = [points[0].dataset, *dict.fromkeys(point.sampler for point in points)]
@@ -251,7 +223,7 @@ def _nulls(
     except UserError as error:
         return [], [f"no null lines: {error}"]
     notes = [] if start.plain else [f"null lines start from {start.folder}, since there is no plain baseline here"]
-    found = [_resampled(p, statistics, set(axes)) for p, statistics in read_nulls(folder, start)]
+    found = [resampled(p, statistics, set(axes)) for p, statistics in read_nulls(folder, start)]
     return found, notes
 
 

@@ -61,7 +61,8 @@ def write_files(
 ) -> tuple[list[Path], list[str]]:
     """Writes the texts and pictures among the formats; returns their paths, and why a picture is missing.
 
-    csv, markdown and latex are the frontier's table; markdown also comparisons.md and the paper's table.
+    csv, markdown and latex are the frontier's table; markdown also comparisons.md and the paper's table. Where answers
+    are graded, pass_at_k is a second picture.
     """
     heads, cells = table(frontier, metrics)
     texts = {}
@@ -82,9 +83,11 @@ def write_files(
     if not pictures:
         return files, []
     try:
+        from diffq.report.curves import save_curves
         from diffq.report.plot import save_plot
 
-        return files + list(save_plot(frontier, folder / "frontier", pictures)), []
+        files += save_plot(frontier, folder / "frontier", pictures)
+        return files + list(save_curves(frontier.points, folder / "pass_at_k", pictures)), []
     except ImportError as error:
         return files, [f"no picture: the package {error.name} is not installed"]
 

@@ -96,6 +96,10 @@ class Decoding(InBlocks, MaskedSampler):
         is written anyway."""
         raise NotImplementedError
 
+    def told(self, merit_RQ: Tensor, write_RQ: Tensor, words: int) -> dict[str, Tensor]:
+        """Statistics of a round, a number a row, (R,): of the merits of what is written, as `ranked` gave them."""
+        return {}
+
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         tokens_BL = mask_free(canvas, denoiser.mask)
         session, masked_BL = self.open(denoiser, canvas), canvas.free_BL.clone()
@@ -108,8 +112,9 @@ class Decoding(InBlocks, MaskedSampler):
                 session.select(torch.searchsorted(here_R, now.row_R))
                 here_R = now.row_R
             if order_BL is None:
-                at_RQ, token_RQ, write_RQ = self._seen(session, canvas, tokens_BL, rng, now)
+                at_RQ, token_RQ, write_RQ, merit_RQ = self._seen(session, canvas, tokens_BL, rng, now)
             else:
+                merit_RQ = None
                 at_RQ, token_RQ, write_RQ = self._ordered(session, canvas, tokens_BL, rng, now, order_BL)
             row_R1 = now.row_R[:, None]
             # A slot that is not written puts back what stands at its place: slots of a row have different places.
@@ -117,7 +122,9 @@ class Decoding(InBlocks, MaskedSampler):
             masked_BL[row_R1, at_RQ] = masked_BL[row_R1, at_RQ] & ~write_RQ
             if on_step is not None:
                 time_B[now.row_R] = masked_BL[now.row_R].sum(1).double() / blocks.free_B[now.row_R]
-                on_step(Step(now.index, rounds.total, time_B.clone(), canvas, tokens_BL.clone))
+                told = {} if merit_RQ is None else self.told(merit_RQ, write_RQ, denoiser.vocab_size)
+                stats = {name: _of_rows(value_R, now.row_R, len(tokens_BL)) for name, value_R in told.items()}
+                on_step(Step(now.index, rounds.total, time_B.clone(), canvas, tokens_BL.clone, stats=stats))
         return canvas.replace(tokens_BL=tokens_BL)
 
     def _ordered(
@@ -135,8 +142,8 @@ class Decoding(InBlocks, MaskedSampler):
 
     def _seen(
         self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, now: Round
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Reads every masked position of the blocks, and ranks them."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Reads every masked position of the blocks, and ranks them; gives the merits, too, of what may be written."""
         at_RK, slots = first_in_order(now.open_RL, now.counts)
         hidden = session.run(tokens_BL[now.row_R], now.noise_R, at_RK)
         sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RK, slots, now.visit_R)
@@ -153,15 +160,15 @@ class Decoding(InBlocks, MaskedSampler):
         else:
             best_RK = best_RK[:, : max(now.quotas)]
             write_RQ = real(slots_of(now.quotas, best_RK.shape[1], best_RK.device), best_RK)
-        at_RQ = at_RK.gather(1, best_RK)
+        at_RQ, merit_RQ = at_RK.gather(1, best_RK), merit_RK.gather(1, best_RK)
         slot_RQ = best_RK + torch.arange(len(best_RK), device=best_RK.device)[:, None] * at_RK.shape[1]
         if token_N is None:
             key_N = rng.key(Stream.TOKEN, canvas.row_B[now.row_R][:, None], 0, at_RQ).flatten()
             (token_RQ,) = session.read(hidden, slot_RQ.flatten(), [sight.draw(self.token(key_N))])
-            return at_RQ, token_RQ.view_as(at_RQ), write_RQ
+            return at_RQ, token_RQ.view_as(at_RQ), write_RQ, merit_RQ
         token_S = torch.zeros(at_RK.numel(), dtype=torch.long, device=at_RK.device)
         token_S[slots] = token_N
-        return at_RQ, token_S[slot_RQ], write_RQ
+        return at_RQ, token_S[slot_RQ], write_RQ, merit_RQ
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,11 @@ class Sight:
         if self.rule.ending != "last" or self.canvas.end is None:
             return merit_N
         return torch.where(token_N == self.canvas.end, merit_N - _BEHIND, merit_N)
+
+
+def _of_rows(value_R: Tensor, row_R: Tensor, rows: int) -> Tensor:
+    """Numbers of some rows among all, (B,); NaN for the others."""
+    return value_R.new_full((rows,), math.nan).index_copy(0, row_R, value_R)
 
 
 def first_in_order(open_RL: Tensor, counts: tuple[int, ...], order_RL: Tensor | None = None) -> tuple[Tensor, Tensor]:

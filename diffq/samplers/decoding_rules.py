@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -83,11 +83,30 @@ class LowConfidence(Counting, _DrawThenRank):
 @dataclass(frozen=True, kw_only=True)
 class RankThenSample(Counting, Ranking):
     """Where the best token is most probable a token is drawn: the abstraction that the entropy bound is proved of
-    (TPP, papers on arXiv 2604.00375)."""
+    (TPP, papers on arXiv 2604.00375).
+
+    `entropy_bound` of a round: the most entropy, in nats, that what it writes can have where the best token has the
+    probability 1 − δ, Σ h(δ) + δ log(V − 1) (Fano). Positions are chosen by the state alone, so the sum over a row's
+    rounds, averaged over rows, bounds the entropy of the text. Not told where a temperature above 1 voids it.
+    """
+
+    records: ClassVar[tuple[str, ...]] = ("entropy_bound",)
 
     def ranked(self, sight: Sight) -> tuple[Tensor, None]:
         (best_N1, token_N1), log_z_N = sight.read(self.rank(Top(1)), self.rank(LogZ()))
         return sight.ends_last(best_N1.squeeze(1).double() - log_z_N, token_N1.squeeze(1)), None
+
+    def told(self, merit_RQ: Tensor, write_RQ: Tensor, words: int) -> dict[str, Tensor]:
+        if self.temperature > 1 or self.ending == "last":
+            return {}
+        return {"entropy_bound": (entropy_bound(merit_RQ, words) * write_RQ).sum(1)}
+
+
+def entropy_bound(log_p: Tensor, words: int) -> Tensor:
+    """The most entropy that a distribution over so many words can have whose best one has the log-probability log_p, in
+    nats: h(δ) + δ log(V − 1) with δ = 1 − p (Fano's inequality)."""
+    best, doubt = log_p.exp(), -torch.expm1(log_p).clamp(max=0)
+    return -best * log_p - torch.xlogy(doubt, doubt) + doubt * math.log(max(words - 1, 1))
 
 
 @SAMPLERS.register("margin")

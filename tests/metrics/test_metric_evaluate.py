@@ -76,6 +76,7 @@ GOLDEN = {
     "majority": "majority|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
     "distinct_solutions": "distinct_solutions|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
     "distinct_answers": "distinct_answers|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
+    "answer_entropy": "answer_entropy|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
     "unanswered": "unanswered|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
     "cut_off": "cut_off|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
     "mauve": "mauve_by_minilm|features:all-MiniLM-L6-v2|real:0|scale:5|seeds:5|agg:seeds|s:3|v:1",

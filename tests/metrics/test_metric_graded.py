@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from fractions import Fraction
 
@@ -14,6 +15,7 @@ from diffq.errors import UserError
 from diffq.metrics.base import Answers
 from diffq.metrics.evaluate import evaluate
 from diffq.metrics.graded import (
+    AnswerEntropy,
     CutOff,
     DistinctAnswers,
     DistinctSolutions,
@@ -119,6 +121,12 @@ def test_different_answers_are_counted() -> None:
         "unanswered": pytest.approx(100 * (0 + 1 / 3 + 1 / 3) / 3),
         "cut_off": pytest.approx(100 * (0 + 0 + 1 / 3) / 3),
     }
+
+
+def test_the_entropy_of_answers() -> None:
+    answers = answers_of("+a +a -b -c", "+a +a +a +a")
+    (score,) = evaluate([AnswerEntropy()], answers)
+    assert score.value == pytest.approx((0.5 * math.log(2) + 0.5 * math.log(4)) / 2)
 
 
 def test_answers_are_graded_once_and_only_where_somebody_asks() -> None:

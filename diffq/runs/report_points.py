@@ -1,0 +1,37 @@
+"""The points of a report as the store has them, with their figures in resamples of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from diffq.metrics.intervals import halves, resample
+from diffq.report.given import Given
+from diffq.report.points import ReportPoint
+from diffq.runs.selection import Selection
+from diffq.store.index import read_record
+
+
+def points_of(selection: Selection) -> list[ReportPoint]:
+    """The points as their records say."""
+    return [
+        ReportPoint.of(
+            read_record(selection.store, c.point.folder),
+            c.sampler,
+            c.samples,
+            Given.of(c.point.config().get("dataset") or {}),
+        )
+        for c in selection.chosen
+    ]
+
+
+def resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:
+    """The point with the values of these figures in resamples of its sources, and over halves of them."""
+    drawn, split = {}, {}
+    for name in named & set(point.figures):
+        signature = point.figures[name].signature
+        rows = statistics.get(signature)
+        if rows is not None and len(rows) > 1:
+            drawn[name], split[name] = resample(rows, signature), halves(rows, signature)
+    return point.with_draws(drawn, split)
