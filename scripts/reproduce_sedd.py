@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from reproducing import ROOT, keep, keep_paper, on_gpu, run, trained
 
 
 def arguments() -> argparse.Namespace:
@@ -28,29 +25,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def on_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def run(*words: str) -> None:
-    """One diffq command, shown before it runs; ends the script with its status where it fails."""
-    command = [sys.executable, "-m", "diffq", *words]
-    print("$ diffq " + shlex.join(words), flush=True)
-    done = subprocess.run(command, cwd=ROOT, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
-
-
 def train(model: str, part: str, minutes: float, said: argparse.Namespace, gpu: bool) -> Path:
     trainer = ["trainer=text_gpu"] if gpu else ["trainer=text_cpu", "trainer.batch_size=4"]
     run(
         "train", f"model={model}", "dataset=wikitext2", f"dataset.part={part}", f"dataset.block={said.block}", *trainer,
         f"max_minutes={minutes:.2f}", f"outputs={said.outputs}",
     )  # fmt: skip
-    folders = sorted(Path(ROOT, said.outputs, "train").glob(f"wikitext2-{model}-*"), key=lambda p: p.stat().st_mtime)
-    return folders[-1]
+    return trained(Path(ROOT, said.outputs), f"wikitext2-{model}")
 
 
 def main() -> None:
@@ -70,22 +51,19 @@ def main() -> None:
         run("likelihood", f"model={model}_{size}", "dataset=wikitext2", f"dataset.block={said.block}",
             "num_sources=200", "dataset.part=1/2", f"outputs={said.outputs}")  # fmt: skip
     run("bench", "latency", f"model=mdlm_{size}", f"outputs={said.outputs}")
-    keep(Path(ROOT, said.outputs), sweep, results)
+    keep_all(Path(ROOT, said.outputs), sweep, results)
     print(f"{results}: {(time.monotonic() - began) / 60:.0f} minutes")
 
 
-def keep(outputs: Path, sweep: str, results: Path) -> None:
+def keep_all(outputs: Path, sweep: str, results: Path) -> None:
     """Copies the pictures and tables that a page is written around."""
-    results.mkdir(parents=True, exist_ok=True)
     files = [outputs / "sweeps" / sweep / f"frontier.{ending}" for ending in ("png", "csv", "md")]
     files += [
         outputs / "sweeps" / sweep / "comparisons.md",
         outputs / "bench" / "latency.md",
         outputs / "bench" / "latency.png",
     ]
-    for file in files:
-        if file.is_file():
-            (results / file.name).write_bytes(file.read_bytes())
+    keep(results, files)
     lines = ["| dataset | model | perplexity | nats a token | ± drawing | windows |", "|---|---|---|---|---|---|"]
     for file in sorted(outputs.glob("likelihood/*/likelihood.json")):
         row = json.loads(file.read_text(encoding="utf-8"))
@@ -95,13 +73,7 @@ def keep(outputs: Path, sweep: str, results: Path) -> None:
             f" {row['drawing_error']:.4f} | {row['windows']} |"
         )
     (results / "likelihood.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    from diffq.config.files import builtin_dir, read_mapping
-    from diffq.report.published import tables
-    from diffq.runs.paper_tables import gather, markdown
-
-    spec = read_mapping(builtin_dir() / "paper" / "2406.11473.yaml")
-    (results / "paper-2406.11473.md").write_text(markdown(tables(spec, gather(outputs))), encoding="utf-8")
+    keep_paper(results, "2406.11473", outputs)
 
 
 if __name__ == "__main__":
