@@ -21,7 +21,7 @@ TINY = {"gaussian": ("model=gaussian_tiny", "steps=2"), "causal": ("model=causal
 
 
 NAMES = list(group_files("experiment", [builtin_dir()]))
-TEXT = [n for n in NAMES if Composer(verb="sweep").compose([f"experiment={n}"]).dataset.task == "text"]
+TEXT = [n for n in NAMES if Composer(verb="sweep").compose([f"experiment={n}"]).dataset.written_by == "text"]
 
 
 @pytest.mark.parametrize("name", TEXT)
