@@ -19,7 +19,7 @@ from diffq.store import Point, Store
 from diffq.store.files import read_json, write_atomic, write_json
 
 QUESTION = "How good is this text?"
-BESIDE_A_SOURCE = "How good is this answer to the text above it?"
+BESIDE_A_SOURCE = "How good is this text as an answer to the given one?"
 ITEMS = 20
 KEY = "key.json"
 
@@ -102,7 +102,8 @@ def plan(request: Request) -> Study:
         raise UserError("one system alone is rated against nothing; name more points, or add --with-references")
     low, high = _scale(flags.scale)
     shown = tuple(answers.sources[at] for at in chosen)
-    asked = flags.question[-1] if flags.question else BESIDE_A_SOURCE if any(shown) else QUESTION
+    beside = any(shown) and judges.config(points[0]).dataset.task != "text"  # a text goes on from what is given
+    asked = flags.question[-1] if flags.question else BESIDE_A_SOURCE if beside else QUESTION
     indices = list(texts[0])
     return Study(
         tuple(systems), shown, tuple(indices[at] for at in chosen), Question(asked, low, high),

@@ -144,8 +144,8 @@ def test_texts_are_the_first_samples_of_the_same_sources(store, tmp_path):
     assert len(set(by_source.values())) == 5
 
 
-def rated(store: Store, to: Path, capsys, *words: str) -> tuple[dict, dict, list[dict]]:
-    """A study of all points with references, its key, and the data of its pages."""
+def rated(store: Store, to: Path, capsys, *words: str) -> tuple[dict, list[dict]]:
+    """A study of all points with references: its key, and the data of its pages."""
     assert export(store, to, "--items", "10", "--with-references", *words) == 0
     capsys.readouterr()
     pages = sorted(to.glob("*.html"))

@@ -72,7 +72,7 @@ def kept(browser: Browser) -> dict:
 def test_rating_by_keys_going_back_and_coming_back(browser, tmp_path):
     made = data()
     address = page(browser, tmp_path, made)
-    assert "6 short texts" in shown(browser, "what")
+    assert "6 texts" in shown(browser, "what")
     browser.js("document.getElementById('begin').click()")
     assert browser.js("document.getElementById('rating').hidden"), "a name is asked for first"
     begin(browser)

@@ -27,7 +27,7 @@ const wordOf = (grade) => data.words[grade] ?? "";
 
 function showStart() {
   const count = data.items.length;
-  byId("what").textContent = `You will read ${count} short texts, one at a time, and say how good each is.`;
+  byId("what").textContent = `You will read ${count} texts, one at a time, and say how good each is.`;
   byId("start-question").textContent = data.question;
   const named = Object.entries(data.words).map(([grade, word]) => el("li", {}, el("b", {}, grade), ` ${word}`));
   byId("start-scale").replaceChildren(...named);
