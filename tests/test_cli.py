@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -47,14 +47,21 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     return asked
 
 
+def _spent_by_children() -> float:
+    """Seconds of processor time of all processes that this one has waited for."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 @pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in VERBS), ["__complete", "sample", "mod"]])
 def test_help_answers_at_once_and_imports_nothing_heavy(words: list[str]) -> None:
+    """In 0.3 s of processor time: what the clock says is the business of whatever else the machine does."""
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = _spent_by_children()
         done = diffq(*words)
-        times.append(time.perf_counter() - start)
-        if times[-1] < 0.3:  # the machine may be busy with something else
+        times.append(_spent_by_children() - start)
+        if times[-1] < 0.3:  # cores that are shared are slower, too
             break
     assert done.returncode == 0
     assert done.stdout

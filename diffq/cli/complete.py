@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffq.cli.parsers import BENCHES, FORMATS, LAYOUTS, LISTED, TAKES_RUNS, VERBS, flags_of
+from diffq.cli.parsers import BENCHES, FORMATS, LAYOUTS, LISTED, RATING, TAKES_RUNS, VERBS, flags_of
 from diffq.config.files import GROUPS, group_files, kind_of, search_dirs
 from diffq.errors import UserError, unknown
 
 _SHELLS = ("bash", "zsh", "fish")
 _PACKAGES = {"model": "models", "dataset": "data", "sampler": "samplers", "metric": "metrics"}
 _ASKING = ("--where", "--sort", "--columns")  # what stands behind them are names of columns
+_SUBJECTS = {"ls": LISTED, "bench": BENCHES, "mos": RATING}
 _SECTIONS = (*_PACKAGES, "trainer", "tracker")
 
 
@@ -48,8 +49,8 @@ def _candidates(before: list[str], current: str) -> Iterator[str]:
     if current.startswith("-"):
         yield from (flag for flag in flags_of(verb) if flag.startswith(current))
         return
-    if len(before) == 1 and verb in ("ls", "bench"):
-        yield from (w for w in (LISTED if verb == "ls" else BENCHES) if w.startswith(current))
+    if len(before) == 1 and verb in _SUBJECTS:
+        yield from (w for w in _SUBJECTS[verb] if w.startswith(current))
         return
     key, equals, value = current.partition("=")
     folders = search_dirs(after for flag, after in itertools.pairwise(before) if flag == "--config-dir")
@@ -63,7 +64,7 @@ def _candidates(before: list[str], current: str) -> Iterator[str]:
         if name.startswith(current) and ("." in current or "." not in name):
             yield f"{name}="
     if verb in TAKES_RUNS:
-        yield from _paths(current)
+        yield from _paths(current, files=verb == "mos" and before[1:2] == ["import"])
 
 
 def _columns(value: str) -> Iterator[str]:
@@ -86,7 +87,7 @@ def _flag_values(flag: str, value: str, folders: Sequence[Path]) -> Iterator[str
     elif flag == "--layout":
         yield from (name for name in LAYOUTS if name.startswith(value))
     else:
-        yield from (name for name in group_files("metric", folders) if name.startswith(value))
+        yield from (name for name in (*group_files("metric", folders), "mos") if name.startswith(value))
 
 
 def _values(key: str, value: str, folders: Sequence[Path]) -> Iterator[str]:
@@ -203,13 +204,15 @@ def _linear(name: str, classes: dict[str, _Class]) -> list[str]:
     return found
 
 
-def _paths(start: str) -> Iterator[str]:
+def _paths(start: str, files: bool = False) -> Iterator[str]:
     folder, slash, name = start.rpartition("/")
     place = Path(folder + slash).expanduser() if slash else Path(".")
     if place.is_dir():
         for path in place.iterdir():
             if path.name.startswith(name) and path.is_dir() and (name or not path.name.startswith(".")):
                 yield f"{folder}{slash}{path.name}/"
+            elif files and path.name.startswith(name) and path.suffix == ".json":
+                yield f"{folder}{slash}{path.name}"
 
 
 def script(words: Sequence[str]) -> str:

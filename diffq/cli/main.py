@@ -92,6 +92,8 @@ def read_request(parser: argparse.ArgumentParser, verb: str, words: Sequence[str
             runs.append(run)
         elif "=" in word:
             overrides.append(word)
+        elif verb == "mos" and flags.subject == "import":
+            raise UserError(f"there is no '{word}' here; import takes the folder with key.json, and files of ratings")
         elif verb in TAKES_RUNS:
             raise UserError(
                 f"there is no run '{word}': it is no folder here or under {outputs}/, and no key=value either"

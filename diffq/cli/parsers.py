@@ -13,6 +13,7 @@ LISTED = ("models", "datasets", "samplers", "metrics", "runs", "experiments")
 BENCHES = ("samplers", "overhead", "train", "latency")
 FORMATS = ("html", "png", "svg", "csv", "latex", "markdown")
 LAYOUTS = ("sedd", "mdlm", "llada", "dream")
+RATING = ("export", "import")
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,35 @@ VERBS: dict[str, Verb] = {
             Flag("--to", "the folder that --layout makes", "FOLDER"),
         ),
     ),
+    "mos": Verb(
+        "have people rate samples, and read their ratings",
+        "export writes a page for each rater: one HTML file that opens without a network and keeps ratings in the\n"
+        "browser. Every system, a point or the references, is rated on the same sources, in an order of its own for\n"
+        "each rater. The pages do not hold who wrote what: that is in key.json, which import needs.\n"
+        "import prints means with intervals, paired differences and the raters' agreement, and writes the metric\n"
+        "mos to the points.",
+        (
+            "diffq mos export outputs/sweeps/NAME --items 20 --raters 3 --to study",
+            "diffq mos export RUN RUN --with-references --repeats 5 --question 'Is it a good paraphrase?' --to study",
+            "diffq mos export RUN RUN --scale 1-7 --to page.html",
+            "diffq mos import RUN ratings-1.json ratings-2.json",
+        ),
+        words="{export RUN [RUN ...] --to FOLDER | import FOLDER FILE [FILE ...]} [outputs=FOLDER]",
+        flags=(
+            Flag("--to", "where the pages and key.json go; FILE.html for the page of one rater", "FOLDER"),
+            Flag("--items", "how many sources are rated, each once for every system (20)", "N"),
+            Flag("--raters", "how many raters there are; each has a page of their own (1)", "N"),
+            Flag(
+                "--repeats",
+                "texts that each rater sees a second time, to see how far they agree with themselves (0)",
+                "N",
+            ),
+            Flag("--with-references", "the references are a system too, called human, and just as hidden"),
+            Flag("--question", "what raters are asked", "TEXT"),
+            Flag("--scale", "the least and the greatest grade (1-5)", "LOW-HIGH"),
+            Flag("--seed", "the seed of which sources are drawn, and of all orders (0)", "N"),
+        ),
+    ),
     "rerun": Verb(
         "repeat points from their own records",
         "Samples a point, or all points of a sweep, once more with what their records say, and compares: says before\n"
@@ -226,7 +256,7 @@ VERBS: dict[str, Verb] = {
     ),
 }
 
-TAKES_RUNS = ("score", "report", "ls", "export", "rerun")
+TAKES_RUNS = ("score", "report", "ls", "export", "mos", "rerun")
 
 
 def overview() -> str:
@@ -274,6 +304,8 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
             metavar="FILE",
             help="what is written: NAME.parquet, .csv, .json or .jsonl; with --layout the checkpoint that is read",
         )
+    if verb == "mos":
+        parser.add_argument("subject", metavar="WHAT", type=_one_of("mos", RATING), help=", ".join(RATING))
     if verb == "bench":
         parser.add_argument(
             "subject",
@@ -298,6 +330,8 @@ def flags_of(verb: str) -> list[str]:
 
 
 def _words_help(verb: str) -> str:
+    if verb == "mos":
+        return "export: folders of points or sweeps; import: the folder with key.json, then files of ratings"
     if verb in TAKES_RUNS:
         return "folders of points or sweeps, and settings such as seed=1"
     return "rows to run, and settings" if verb == "bench" else "settings such as seed=1 or sampler=cfg"
@@ -336,6 +370,8 @@ class _Parser(argparse.ArgumentParser):
             raise UserError(
                 "export needs the file to write, such as runs.parquet, or before --layout the folder of a training"
             )
+        if verb == "mos" and "required" in message:
+            raise UserError("mos needs to know what to do: export pages for raters, or import their ratings")
         if verb == "ls" and "required" in message:
             raise UserError(f"ls needs to know what to list: {', '.join(LISTED)}")
         raise UserError(f"{verb}: {message}; see `{self.prog} --help`")

@@ -21,12 +21,14 @@ _BATCH_TOKENS = 8192
 
 
 class Encoder(NamedTuple):
-    """A tokenizer, a network in evaluation mode, the device it is on, and the longest input in tokens."""
+    """A tokenizer, a network in evaluation mode, the device it is on, the longest input in tokens, and which of its
+    weights the files did not have: those are random."""
 
     tokenizer: Any
     network: Any
     device: str
     longest: int
+    missing: tuple[str, ...] = ()
 
 
 def minilm_folder() -> str:
@@ -49,8 +51,8 @@ def load(where: str) -> Encoder:
     local = Path(where).is_dir()
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
-        with _no_progress_bar():
-            network = AutoModel.from_pretrained(where, local_files_only=local)
+        with no_progress_bar():
+            network, said = AutoModel.from_pretrained(where, local_files_only=local, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise UserError(
             f"encoder '{where}' is neither a folder with a Hugging Face encoder and its tokenizer nor a hub name that"
@@ -59,13 +61,19 @@ def load(where: str) -> Encoder:
     if network.config.is_encoder_decoder or tokenizer.pad_token is None:
         raise UserError(f"encoder '{where}' is a {network.config.model_type}; give an encoder such as BERT or DeBERTa")
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    missing = tuple(sorted(said["missing_keys"]))
+    return Encoder(tokenizer, network.to(device).eval(), device, longest_input(network, tokenizer), missing)
+
+
+def longest_input(network: Any, tokenizer: Any) -> int:
+    """The most tokens that a network of Hugging Face reads. RoBERTa's first positions are padding's."""
     positions = getattr(network.config, "max_position_embeddings", None) or 512
     offset = network.config.pad_token_id + 1 if "roberta" in network.config.model_type else 0
-    return Encoder(tokenizer, network.to(device).eval(), device, min(positions - offset, tokenizer.model_max_length))
+    return int(min(positions - offset, tokenizer.model_max_length))
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -87,6 +95,23 @@ def fingerprint(where: str) -> str:
     digest = hashlib.sha256(repr([(p.name, p.stat().st_size) for p in weights]).encode())
     config = folder / "config.json"
     digest.update(config.read_bytes() if config.is_file() else b"")
+    return digest.hexdigest()[:6]
+
+
+@lru_cache(maxsize=16)
+def digest_of(where: str) -> str:
+    """Six hexadecimal digits of the whole contents of a folder's configuration and weights; `hub` for a hub name. Two
+    fine-tunings of one network differ in nothing else."""
+    folder = Path(where).expanduser()
+    if not where or not folder.is_dir():
+        return "hub" if where else "none"
+    digest = hashlib.sha256()
+    kept = (p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin"} or p.name == "config.json")
+    for path in sorted(kept):
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
     return digest.hexdigest()[:6]
 
 
@@ -141,4 +166,28 @@ def sentence_vectors(where: str, texts: Sequence[str]) -> np.ndarray:
             mask = batch["attention_mask"].unsqueeze(-1).double()
             mean = (states * mask).sum(1) / mask.sum(1)
             found[chosen] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()
+    return found
+
+
+def pooled_vectors(where: str, texts: Sequence[str]) -> np.ndarray:
+    """Texts × width unit vectors, float64: the pooler's output, as the Vendi score's library takes it, and the state of
+    the first token of a network that has no pooler.
+
+    UserError where the network has a pooler and the files hold no weights of it: they would be random.
+    """
+    import torch
+
+    encoder = load(where)
+    if any("pooler" in name for name in encoder.missing):
+        raise UserError(
+            f"encoder '{where}' was saved without the weights of its pooler, and random ones compare nothing; give one"
+            " that has them, such as princeton-nlp/unsup-simcse-roberta-base"
+        )
+    found = np.zeros((len(texts), encoder.network.config.hidden_size))
+    with torch.inference_mode():
+        for chosen, batch in batches(encoder, texts):
+            output = encoder.network(**batch)
+            pooled = getattr(output, "pooler_output", None)
+            vectors = output.last_hidden_state[:, 0] if pooled is None else pooled
+            found[chosen] = torch.nn.functional.normalize(vectors.double(), dim=-1).cpu().numpy()
     return found

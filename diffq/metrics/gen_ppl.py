@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -29,6 +30,9 @@ class Protocol(NamedTuple):
 
 PROTOCOLS = {
     "": Protocol("gpt2-large", {}),
+    # Ours for samples beside a source, whose tokens no judge shares: the answer alone, and the answer behind its source
+    "text": Protocol("gpt2-large", {"retokenise": True}),
+    "given": Protocol("gpt2-large", {"retokenise": True, "context": "source"}),
     # first_eos + (token != eos) over the text as GPT-2 tokenises it, at most the model's 1,024 tokens
     "mdlm": Protocol(
         "gpt2-large",
@@ -39,7 +43,7 @@ PROTOCOLS = {
     # 512 tokens, of which the judge's start token is one
     "gidd": Protocol("gemma-2-9b", {"retokenise": True, "after_end": "remove", "scored": "all", "max_tokens": 511}),
 }
-_SHORT = {"retokenise": "text", "first_token": "unstarted"}
+_SHORT = {"retokenise": "text", "first_token": "unstarted", "context": "given"}
 
 
 @aggregate("ppl_token")
@@ -89,6 +93,16 @@ class GenPpl(Metric):
         "answer", "answer: given tokens are context alone; all: they are counted"
     )
     max_tokens: int | None = setting(None, "the first tokens of each sample alone", low=2)
+    context: Literal["none", "source"] = setting(
+        "none", "source: each sample is read behind its source, which is context alone; needs retokenise=true"
+    )
+    between: str = setting("\n", "context=source: what stands between source and sample; blanks at its end are counted")
+
+    def check(self) -> None:
+        if self.context == "source" and not self.retokenise:
+            raise UserError(
+                "gen_ppl.context=source has the judge read the source as text; it needs gen_ppl.retokenise=true too"
+            )
 
     @property
     def protocol(self) -> str | None:
@@ -117,7 +131,8 @@ class GenPpl(Metric):
         return ("torch",)
 
     def needs(self) -> frozenset[str]:
-        return frozenset({"ids"})
+        what = {"source"} if self.context == "source" else set()
+        return frozenset(what if self.retokenise else {"ids", *what})
 
     def unavailable(self) -> str | None:
         if self.judge is None:
@@ -141,6 +156,11 @@ class GenPpl(Metric):
             "end": self.after_end,
             "first": self.first_token,
             "over": self.scored,
+            **(
+                {"given": "source", "between": json.dumps(self.between).replace("|", "\\u007c")}
+                if self.context == "source"
+                else {}
+            ),
             "max": self.max_tokens or "all",
             "agg": {"token": "ppl_token", "sample": "ppl_sample", "mean_ppl": "ppl_mean"}[self.aggregate],
         }
@@ -169,7 +189,6 @@ class GenPpl(Metric):
 
     def _tokens(self, answers: Answers, judge: Judge) -> tuple[list[list[int]], list[np.ndarray]]:
         """The tokens of every sample that the judge reads, and which of them count."""
-        assert answers.ids is not None
         prompted = self.scored == "answer" and bool(answers.given_spans)
         if self.retokenise and prompted:
             raise UserError(
@@ -181,9 +200,17 @@ class GenPpl(Metric):
                 f"the tokens of these samples are not those of judge {judge.name};"
                 " metric.gen_ppl.retokenise=true has it read their text"
             )
+        if self.context == "source" and answers.given_spans:
+            raise UserError(
+                f"{self.name} is of answers beside a source, and the source of these samples stands in their own text;"
+                " take context=none"
+            )
         if self.retokenise:
-            rows = [np.array(judge_tokens(judge, text), dtype=int) for group in answers.candidates for text in group]
+            lead = self._lead if self.context == "source" else ""
+            texts = [lead + text if text else "" for group in answers.candidates for text in group]
+            rows = [np.array(judge_tokens(judge, text), dtype=int) for text in texts]
         else:
+            assert answers.ids is not None
             rows = [np.array(ids, dtype=int) for group in answers.ids for ids in group]
         given = [i for a, b in answers.given_spans for i in range(a, b)] if prompted else []
         read, counted = [], []
@@ -193,7 +220,23 @@ class GenPpl(Metric):
             row, mask = self._ended(row, mask, judge.tokenizer.end)
             read.append(row.tolist())
             counted.append(mask)
-        return read, counted
+        return self._behind(answers, judge, read, counted) if self.context == "source" else (read, counted)
+
+    @property
+    def _lead(self) -> str:
+        """The blanks at the end of `between`: judges such as GPT-2 have them in one token with the word behind them."""
+        return self.between[len(self.between.rstrip(" ")) :]
+
+    def _behind(
+        self, answers: Answers, judge: Judge, rows: Sequence[list[int]], counted: Sequence[np.ndarray]
+    ) -> tuple[list[list[int]], list[np.ndarray]]:
+        """The same behind their sources, which are read and do not count."""
+        head = self.between.rstrip(" ")
+        heads = [judge_tokens(judge, source + head) for source in answers.sources]
+        before = [ids for ids, group in zip(heads, answers.candidates, strict=True) for _ in group]
+        read = [[*given, *row] for given, row in zip(before, rows, strict=True)]
+        none = [np.zeros(len(given), dtype=bool) for given in before]
+        return read, [np.concatenate(parts) for parts in zip(none, counted, strict=True)]
 
     def _ended(self, row: np.ndarray, mask: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
         """What is left of a sample, and of which of its tokens count, by the rules for its length and its ends."""
@@ -209,7 +252,7 @@ class GenPpl(Metric):
         return row, mask
 
 
-_DEFAULTS = {f.name: f.default for f in dataclasses.fields(GenPpl) if f.name != "judge"}
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(GenPpl) if f.name not in ("judge", "between")}
 
 
 def _said(option: str, value: Any) -> str:

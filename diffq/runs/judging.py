@@ -81,10 +81,8 @@ class Judges:
         checked: dict[str, Any] = {}
         if isinstance(corpus := self._corpus(config), Graded):
             checked = {"grading": partial(graded, point.folder, corpus, examples, candidates), "grader": corpus.grader}
-        if config.dataset.task == "pairs":
-            return Answers(sources, references, candidates, truth, cost, **checked)
         ids = tuple(tuple(tuple(row["ids"]) for row in group) for group in rows.values())
-        if config.dataset.task in ("answers", "forms"):
+        if config.dataset.task != "text":
             vocabulary = self._tokenizer(self._checkpoint(config)).digest
             return Answers(sources, references, candidates, truth, cost, ids=ids, vocabulary=vocabulary, **checked)
         spans = tuple((a, b) for a, b in next(iter(rows.values()))[0]["prompt_at"])

@@ -138,3 +138,25 @@ def test_ranges(random_answers, seed):
         assert 0 <= found.low <= found.value <= found.high <= 100
     score = Vendi()(given)
     assert 1 <= score.low <= score.value <= score.high <= 4
+
+
+def test_vs_ngram_is_over_one_to_four_words_as_in_the_library():
+    """By count vectors in dictionaries; every text has four words, so no order is empty."""
+    from collections import Counter
+
+    texts = ("the cat sat down", "the cat sat up today", "a dog ran off", "the cat sat down")
+
+    def cosine(a, b, n):
+        one, other = (Counter(zip(*(t.split()[i:] for i in range(n)), strict=False)) for t in (a, b))
+        dot = sum(one[g] * other[g] for g in one)
+        return dot / np.sqrt(sum(v * v for v in one.values()) * sum(v * v for v in other.values()))
+
+    def kernel(orders):
+        return np.array([[np.mean([cosine(a, b, n) for n in orders]) for b in texts] for a in texts])
+
+    given = answers(texts)
+    metric = Vendi(orders=4)
+    assert metric(given).value == pytest.approx(vendi(kernel((1, 2, 3, 4))))
+    assert Vendi()(given).value == pytest.approx(vendi(kernel((1, 2))))
+    assert (metric.name, Vendi().name) == ("vendi_ngram_4", "vendi_ngram")
+    assert metric.signature(given) == "vendi_ngram_4|kernel:ngram|n:1,2,3,4|tok:13a|q:1|over:source|agg:mean|s:4|v:1"

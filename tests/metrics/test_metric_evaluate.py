@@ -53,6 +53,7 @@ GOLDEN = {
     "div_4": "div_4|n:4|tok:split|over:source|agg:mean|s:3|v:1",
     "unique": "unique|over:source|agg:mean|s:3|v:1",
     "vendi_ngram": "vendi_ngram|kernel:ngram|n:1,2|tok:13a|q:1|over:source|agg:mean|s:3|v:1",
+    "vendi_ngram_4": "vendi_ngram_4|kernel:ngram|n:1,2,3,4|tok:13a|q:1|over:source|agg:mean|s:3|v:1",
     "vendi_minilm": "vendi_minilm|kernel:minilm|model:all-MiniLM-L6-v2|q:1|over:source|agg:mean|s:3|v:1",
     "mbr_bleu_3": "mbr_bleu_3|mbr:3|utility:sentence_bleu|refs:1|n:4|case:mixed|tok:13a|smooth:exp|eff:no|"
     "agg:corpus_bleu|s:3|v:1",
@@ -82,6 +83,7 @@ GOLDEN = {
     "mauve": "mauve_by_minilm|features:all-MiniLM-L6-v2|real:0|scale:5|seeds:5|agg:seeds|s:3|v:1",
 }
 JUDGED = sorted(name for name in SINGLE if HELD[name]["kind"] == "gen_ppl")  # their signatures name a model
+NETWORKS = ("some", "sta", "sim", "fl", "joint", "vendi_emb")  # a user names their networks: test_metric_style.py
 
 
 def made(name: str) -> Metric:
@@ -125,7 +127,9 @@ def test_signatures_are_stable(answers, name):
 def test_every_registered_metric_has_a_yaml_and_every_yaml_a_known_signature():
     ours = {kind for kind in METRICS.names() if METRICS[kind].__module__.startswith("diffq.")}
     assert ours == {HELD[name]["kind"] for name in SINGLE}
-    others = {"bertscore", "mbr_bleu_10", *JUDGED} | {n for n in SINGLE if n[-1].isdigit() or n.endswith("_corpus")}
+    others = {"bertscore", "mbr_bleu_10", *JUDGED, *NETWORKS} | {
+        n for n in SINGLE if n[-1].isdigit() or n.endswith("_corpus")
+    }
     assert set(SINGLE) <= set(GOLDEN) | others
 
 
@@ -172,7 +176,7 @@ def test_empty_texts_and_single_samples_are_defined(answers, empty_all, s):
     given = dataclasses.replace(answers, candidates=texts)
     ids = tuple(tuple(tuple(range(len(text))) for text in group) for group in texts)
     given = dataclasses.replace(given, ids=ids, grading=lambda: tuple(group[:s] for group in VERDICTS))
-    left_out = ("bertscore", "minilm", "vendi_minilm", "mauve", *JUDGED)
+    left_out = ("bertscore", "minilm", "vendi_minilm", "mauve", *JUDGED, *NETWORKS)
     names = [n for n in SINGLE if n not in left_out and not n.startswith("mbr")]
     metrics = [metric for metric in map(made, names) if s >= metric.least_samples()]
     assert len(metrics) >= 25

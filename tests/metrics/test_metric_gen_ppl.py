@@ -260,3 +260,52 @@ def test_the_published_sizes_are_read_from_the_configuration(tmp_path):
     (place / "config.json").write_text(json.dumps({"n_layer": 36, "n_embd": 1280}))
     assert judge_name(str(place)) == judge_name(str(place / "model.safetensors")) == "gpt2-large"
     assert Mauve(features=str(place)).name == "mauve"
+
+
+PAIRS = Answers(
+    sources=("abba", "h b"),
+    references=(("a",), ("b",)),
+    candidates=(("cab", "bad h"), ("", "defg")),
+)
+
+
+def test_answers_beside_a_source_alone_and_behind_it(folder, nll):
+    """Samples of pairs are read as text by any judge: the answer alone, and given its source."""
+    rows = {text: [END, *TOKENIZER.encode_target(text)] for group in PAIRS.candidates for text in group}
+    alone = np.concatenate([nll(row) for row in rows.values() if len(row) > 1])
+    text = peer("text", folder)
+    assert text(PAIRS).value == pytest.approx(math.exp(alone.mean()), rel=1e-5)
+    assert text.name == "gen_ppl_text_by_gpt2-large_2x16"
+    behind = []
+    for source, group in zip(PAIRS.sources, PAIRS.candidates, strict=True):
+        head = [END, *TOKENIZER.encode_target(source + "e")]
+        behind += [nll([*head, *TOKENIZER.encode_target(t)])[len(head) - 1 :] for t in group if t]
+    given = dataclasses.replace(peer("given", folder), between="e")
+    assert given(PAIRS).value == pytest.approx(math.exp(np.concatenate(behind).mean()), rel=1e-5)
+    assert sum(map(len, behind)) == sum(map(len, (t for g in PAIRS.candidates for t in g)))
+    assert given.name == "gen_ppl_given_by_gpt2-large_2x16"
+    assert '|over:answer|given:source|between:"e"|max:all|agg:ppl_token|s:2|v:1' in given.signature(PAIRS)
+    assert given(PAIRS).value != pytest.approx(text(PAIRS).value)
+
+
+def test_blanks_between_are_read_with_the_answer(folder, nll):
+    given = dataclasses.replace(peer("given", folder), between=" ")
+    losses = []
+    for source, group in zip(PAIRS.sources, PAIRS.candidates, strict=True):
+        head = [END, *TOKENIZER.encode_target(source)]
+        losses += [nll([*head, *TOKENIZER.encode_target(" " + t)])[len(head) - 1 :] for t in group if t]
+    assert given(PAIRS).value == pytest.approx(math.exp(np.concatenate(losses).mean()), rel=1e-5)
+    cut = dataclasses.replace(given, max_tokens=2)
+    assert cut(PAIRS).value == pytest.approx(math.exp(np.concatenate([x[:2] for x in losses]).mean()), rel=1e-5)
+
+
+def test_a_source_as_context_has_its_conditions(folder):
+    with pytest.raises(UserError, match=r"needs gen_ppl\.retokenise=true too"):
+        GenPpl(judge=str(folder), context="source")
+    metric = dataclasses.replace(peer("given", folder), scored="all")
+    with pytest.raises(UserError, match="stands in their own text"):
+        metric(dataclasses.replace(answers_of(ENDED, spans=((0, 1),), unprompted=False)))
+    with pytest.raises(UserError, match="needs sources with words in them"):
+        evaluate([peer("given", folder)], answers_of(ENDED))
+    suite = compose(["dataset=grammar", "metric=gen_ppl_given", f"metric.gen_ppl_given.judge={folder}"], verb="score")
+    assert suite.metric.names == ("gen_ppl_given", "unigram_entropy")

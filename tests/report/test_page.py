@@ -24,6 +24,7 @@ from diffq.report.frontier import build_frontier
 from diffq.report.page import ASSETS, SCRIPTS, LibraryMissing, build_page, own_script, policy, read_library, to_block
 from diffq.report.page_data import SYMBOLS, page_data
 from diffq.report.plot import COLOURS, MARKERS
+from diffq.report.rating_page import SCRIPTS as RATING_SCRIPTS
 from diffq.report.tables import ReportTable, frontier_rows, table, to_csv, to_latex, to_markdown
 
 HOSTILE = [
@@ -115,7 +116,7 @@ def test_nothing_in_our_own_files_reaches_for_the_network_or_reads_text_as_html(
         assert not re.search(r"https?://|@import|url\(", text), path
         for name in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):
             assert name not in text, f"{path}: {name}"
-    assert {p.name for p in ASSETS.glob("*.js")} == set(SCRIPTS)
+    assert {p.name for p in ASSETS.glob("*.js")} == {*SCRIPTS, *RATING_SCRIPTS}
 
 
 def test_our_scripts_are_short_and_run_in_a_scope_of_their_own():

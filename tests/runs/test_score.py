@@ -137,3 +137,35 @@ def test_the_table(store, capsys):
     out = capsys.readouterr().out
     assert "grammar/gaussian_tiny/clamp_before_cfg/scale3-" in out
     assert "bleu" in out
+
+
+def test_answers_to_sources_have_a_perplexity_alone_and_given_their_source(store, tmp_path):
+    """Pairs have tokens of their own, so that the companion of perplexities is computed; the judge reads text."""
+    import string
+
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from diffq.data.exact_tokenizers import characters
+
+    tokenizer = characters([string.ascii_lowercase + string.digits + " ?'.,-\n"])
+    size = {"n_positions": 400, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    ends = {"bos_token_id": tokenizer.end, "eos_token_id": tokenizer.end}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        GPT2LMHeadModel(GPT2Config(vocab_size=tokenizer.mask, **size, **ends)).save_pretrained(tmp_path / "judge")
+    tokenizer.save(tmp_path / "judge")
+    judged = [f"metric.{name}.judge={tmp_path / 'judge'}" for name in ("gen_ppl_text", "gen_ppl_given")]
+    selection, judges = select(store, []), Judges(store)
+    config = score.config_for(request(store, "metric=gen_ppl_text,gen_ppl_given", *judged), selection, judges)
+    values = {
+        m["name"]: m["value"]
+        for m in score._score(selection.points[0], config.metric.metrics, judges, 0).scores.values()
+    }
+    assert set(values) == {"gen_ppl_text_by_judge", "gen_ppl_given_by_judge", "unigram_entropy"}
+    assert 1 < values["gen_ppl_text_by_judge"] != values["gen_ppl_given_by_judge"] > 1
+    config = score.config_for(
+        request(store, "metric=gen_ppl", f"metric.gen_ppl.judge={tmp_path / 'judge'}"), selection, judges
+    )
+    with pytest.raises(UserError, match=r"metric\.gen_ppl\.retokenise=true has it read their text"):
+        score._score(selection.points[0], config.metric.metrics, judges, 0)

@@ -1,0 +1,272 @@
+"""A rating page in a real browser: rate by keys and taps, leave, come back, save, and have the ratings read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chromium import PROGRAM, Browser
+from made_up_store import make_store
+from mos_answers import page_data, ratings
+
+from diffq.cli import main
+from diffq.report.rating_page import build_rating_page
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PROGRAM is None, reason="needs a Chromium: apt-get install chromium"),
+]
+
+BAD = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("chromium")) as made:
+        yield made
+
+
+def data(items: int = 6, study: str = "abc", **changes: object) -> dict:
+    texts = [{"id": f"{n:02d}", "source": f"source {n}", "text": f"text {n}"} for n in range(items)]
+    words = {"1": "bad", "2": "poor", "3": "fair", "4": "good", "5": "excellent"}
+    made = {"study": study, "page": 1, "pages": 1, "question": "How good is it?", "scale": [1, 5], "words": words}
+    return made | {"items": texts} | changes
+
+
+def page(browser: Browser, tmp_path: Path, made: dict, fresh: bool = True, **window: object) -> str:
+    """Opens a page of these data, with nothing kept of it yet where `fresh`; returns its address."""
+    file = tmp_path / f"{made['study']}-{made['page']}.html"
+    file.write_text(build_rating_page(made))
+    browser.open(file.as_uri(), **window)
+    if fresh:
+        browser.js("localStorage.clear()")
+        browser.open(file.as_uri(), **window)
+    return file.as_uri()
+
+
+def begin(browser: Browser, name: str = "Ann") -> None:
+    browser.js(f"document.getElementById('name').value = {json.dumps(name)}; document.getElementById('begin').click()")
+
+
+def shown(browser: Browser, which: str) -> str:
+    return browser.js(f"document.getElementById({json.dumps(which)}).innerText.trim()")
+
+
+def rate(browser: Browser, key: str) -> None:
+    """Presses a key and waits until the next text, or the end, is there."""
+    before = shown(browser, "place")
+    browser.press(key)
+    gone = "!document.getElementById('end').hidden"
+    browser.wait(f"document.getElementById('place').innerText !== {json.dumps(before)} || {gone}", 5)
+
+
+def kept(browser: Browser) -> dict:
+    """The ratings that the browser keeps, by the name of the page."""
+    text = "JSON.stringify(Object.fromEntries(Object.entries(localStorage)))"
+    return {name: json.loads(held) for name, held in json.loads(browser.js(text)).items()}
+
+
+def test_rating_by_keys_going_back_and_coming_back(browser, tmp_path):
+    made = data()
+    address = page(browser, tmp_path, made)
+    assert "6 texts" in shown(browser, "what")
+    browser.js("document.getElementById('begin').click()")
+    assert browser.js("document.getElementById('rating').hidden"), "a name is asked for first"
+    begin(browser)
+    assert (shown(browser, "source"), shown(browser, "text"), shown(browser, "place")) == (
+        "source 0",
+        "text 0",
+        "1 / 6",
+    )
+    rate(browser, "4")
+    browser.press("ArrowRight", "ArrowRight", "ArrowLeft", "9", "x")
+    assert (shown(browser, "text"), shown(browser, "progress")) == ("text 2", "1 of 6 rated")
+    rate(browser, "2")
+    browser.press("ArrowLeft")
+    assert browser.js("document.querySelector('[aria-pressed=true]').dataset.grade") == "2"
+    rate(browser, "5")  # another mind
+    assert kept(browser)["diffq-ratings-abc-1"]["ratings"].keys() == {"00", "02"}
+    browser.open(address)
+    assert (shown(browser, "text"), shown(browser, "progress")) == ("text 3", "2 of 6 rated"), "it goes on where it was"
+    browser.press("ArrowLeft")
+    assert browser.js("document.querySelector('[aria-pressed=true]').dataset.grade") == "5"
+    assert browser.complaints() == []
+    assert browser.requests() == [address]
+
+
+def test_a_key_held_down_rates_one_text(browser, tmp_path):
+    page(browser, tmp_path, data())
+    begin(browser)
+    for _ in range(5):
+        browser.call(
+            "Input.dispatchKeyEvent", type="keyDown", key="3", text="3", windowsVirtualKeyCode=51, autoRepeat=True
+        )
+    browser.press("3", "3", "3")
+    time.sleep(0.5)
+    assert shown(browser, "progress") == "1 of 6 rated"
+
+
+def test_two_studies_and_two_pages_do_not_mix(browser, tmp_path):
+    page(browser, tmp_path, data(study="one"))
+    begin(browser)
+    rate(browser, "1")
+    page(browser, tmp_path, data(study="two"), fresh=False)
+    assert shown(browser, "progress") == "0 of 6 rated"
+    page(browser, tmp_path, data(study="one", page=2), fresh=False)
+    assert shown(browser, "progress") == "0 of 6 rated"
+    begin(browser, "Bob")
+    rate(browser, "2")
+    held = {name: entry["ratings"] for name, entry in kept(browser).items()}
+    assert {name: [r["rating"] for r in entry.values()] for name, entry in held.items()} == {
+        "diffq-ratings-one-1": [1], "diffq-ratings-two-1": [], "diffq-ratings-one-2": [2],
+    }  # fmt: skip
+
+
+def test_texts_are_never_read_as_html_and_nothing_is_fetched(browser, tmp_path):
+    bad = {"id": "00", "source": BAD, "text": BAD}
+    address = page(browser, tmp_path, data(items=1, question=BAD) | {"items": [bad]})
+    begin(browser)
+    assert (shown(browser, "source"), shown(browser, "text"), shown(browser, "question")) == (BAD, BAD, BAD)
+    assert browser.js("window.hacked === undefined && document.querySelectorAll('img').length === 0")
+    assert browser.js("fetch('https://example.org/').then(() => 'fetched', () => 'refused')") == "refused"
+    assert browser.requests() == [address]
+
+
+def test_empty_texts_and_line_breaks_are_shown_as_they_are(browser, tmp_path):
+    items = [{"id": "0", "source": "", "text": " "}, {"id": "1", "source": "", "text": "one\n  two"}]
+    page(browser, tmp_path, data() | {"items": items})
+    begin(browser)
+    assert shown(browser, "text") == "(there is no text)"
+    assert browser.js("document.getElementById('source-part').hidden")
+    rate(browser, "1")
+    assert browser.js("document.getElementById('text').textContent") == "one\n  two"
+
+
+def test_ten_grades_have_keys(browser, tmp_path):
+    page(browser, tmp_path, data(scale=[1, 10], words={"1": "worst", "10": "best"}))
+    begin(browser)
+    rate(browser, "0")
+    rate(browser, "7")
+    assert [r["rating"] for r in kept(browser)["diffq-ratings-abc-1"]["ratings"].values()] == [10, 7]
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(browser, tmp_path):
+    long = {"id": "00", "source": "what is it ? " * 10, "text": "a word and another one " * 40 + "x" * 200}
+    page(browser, tmp_path, data() | {"items": [long]}, width=360, height=640)
+    begin(browser)
+    assert browser.js("document.documentElement.scrollWidth <= window.innerWidth")
+    boxes = browser.js("[...document.querySelectorAll('.grade')].map((b) => [b.getBoundingClientRect().width,"
+                       " b.getBoundingClientRect().height, b.getBoundingClientRect().bottom])")  # fmt: skip
+    assert len(boxes) == 5
+    assert all(width >= 44 and height >= 44 and bottom <= 640 for width, height, bottom in boxes), "can be tapped"
+    browser.js("document.querySelectorAll('.grade')[3].click()")
+    browser.wait("!document.getElementById('end').hidden", 5)
+    assert shown(browser, "end-head") == "All rated. Thank you!"
+
+
+def test_dark_follows_the_system_and_can_be_changed(browser, tmp_path):
+    page(browser, tmp_path, data(), dark=True)
+    assert browser.js("document.documentElement.dataset.theme") == "dark"
+    browser.js("document.getElementById('theme').click()")
+    assert browser.js("document.documentElement.dataset.theme") == "light"
+    # Relative luminance by WCAG; text on its ground has at least 4.5 : 1.
+    ratio = """(() => {
+        const light = (c) => { const v = c.match(/[\\d.]+/g).slice(0, 3).map((x) => x / 255)
+            .map((x) => (x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
+        const style = (s) => getComputedStyle(document.querySelector(s));
+        const pair = (a, b) => { const [x, y] = [light(a), light(b)].sort(); return (y + 0.05) / (x + 0.05); };
+        return Math.min(pair(style('#progress').color, style('body').backgroundColor),
+                        pair(style('#begin').color, style('#begin').backgroundColor),
+                        pair(style('.quiet').color, style('body').backgroundColor));
+    })()"""
+    for _ in range(2):
+        browser.js("new Promise((done) => setTimeout(done, 200))")
+        assert browser.js(ratio) >= 4.5
+        browser.js("document.getElementById('theme').click()")
+
+
+def downloaded(folder: Path) -> Path:
+    until = time.monotonic() + 10
+    while not (found := list(folder.glob("*.json"))):
+        assert time.monotonic() < until, "nothing was saved"
+        time.sleep(0.05)
+    return found[0]
+
+
+def test_saved_ratings_are_read_and_can_be_taken_to_another_device(browser, tmp_path, capsys):
+    store, _ = make_store(tmp_path)
+    words = ["mos", "export", "grammar-made-up", f"outputs={store.outputs}", "--items", "2", "--with-references"]
+    assert main([*words, "--to", str(tmp_path / "study")]) == 0
+    file = tmp_path / "study/rater-1.html"
+    items = page_data(file)["items"]
+    browser.open(file.as_uri())
+    begin(browser, "Ann Ä./x")
+    given = [str(1 + n % 5) for n in range(len(items))]
+    for key in given[:-1]:
+        rate(browser, key)
+    (tmp_path / "down").mkdir()
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "down"))
+    browser.js("document.getElementById('save-early').click()")
+    assert shown(browser, "end-head") == f"1 of {len(items)} are not rated yet"
+    browser.js("document.getElementById('save').click()")
+    part = downloaded(tmp_path / "down")
+    assert part.name.startswith("ratings-")
+    assert "Ann_Ä_x" in part.name
+    text = part.read_text()
+    part.unlink()
+    browser.js("localStorage.clear()")  # another device: the file is loaded there
+    browser.open(file.as_uri())
+    browser.js(f"""(() => {{
+        const file = document.getElementById('file'), moved = new DataTransfer();
+        moved.items.add(new File([{json.dumps(text)}], 'r.json'));
+        file.files = moved.files;
+        file.dispatchEvent(new Event('change'));
+    }})()""")
+    browser.wait("document.getElementById('begin').innerText === 'Go on'", 5)
+    browser.js("document.getElementById('begin').click()")
+    assert shown(browser, "place") == f"{len(items)} / {len(items)}"
+    rate(browser, given[-1])
+    assert shown(browser, "end-head") == "All rated. Thank you!"
+    browser.js("document.getElementById('save').click()")
+    whole = downloaded(tmp_path / "down")
+    held = json.loads(whole.read_text())
+    expected = ratings(page_data(file), lambda item: int(given[items.index(item)]), "Ann Ä./x")
+    for own in (held, expected):
+        own["ratings"] = {item: said["rating"] for item, said in own["ratings"].items()}
+    assert held == expected
+    capsys.readouterr()
+    assert main(["mos", "import", str(tmp_path / "study"), str(whole), f"outputs={store.outputs}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["raters"][0]["rated"] == len(items)
+    key = json.loads((tmp_path / "study/key.json").read_text())
+    own = [int(g) for g, item in zip(given, items, strict=True) if 0 in key["items"][item["id"]]["systems"]]
+    assert found["systems"][0]["mos"] == pytest.approx(sum(own) / len(own))
+
+
+def test_another_study_s_file_is_not_loaded(browser, tmp_path):
+    page(browser, tmp_path, data())
+    held = json.dumps({"format": "diffq-ratings", "study": "other", "page": 1, "ratings": {}})
+    browser.js(f"""(() => {{
+        const file = document.getElementById('file'), moved = new DataTransfer();
+        moved.items.add(new File([{json.dumps(held)}], 'r.json'));
+        file.files = moved.files;
+        file.dispatchEvent(new Event('change'));
+    }})()""")
+    browser.wait("!document.getElementById('warning').hidden", 5)
+    assert "saved from another page" in shown(browser, "warning")
+
+
+def test_a_browser_that_keeps_nothing_says_so(browser, tmp_path):
+    address = page(browser, tmp_path, data())
+    script = "Storage.prototype.setItem = () => { throw new Error('full'); };"
+    made = browser.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+    browser.open(address)
+    assert "keeps nothing of this page" in shown(browser, "warning")
+    begin(browser)
+    rate(browser, "3")
+    assert shown(browser, "progress") == "1 of 6 rated"
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=made["identifier"])
