@@ -128,6 +128,13 @@ def unready(
     return "" if computed else metric.unavailable() or ""
 
 
+def serves(model: Any, dataset: Any) -> bool:
+    """Whether models of a kind serve a data set: those of its own task, and masked ones of running text pairs too, which
+    are laid out on one canvas for them."""
+    masked = model.task == "text" and model.process == "absorbing"
+    return bool(model.task == dataset.written_by or (dataset.task == "pairs" and masked))
+
+
 def check_fit(config: Config) -> None:
     """UserError where model and dataset are of different tasks, where the sampler cannot serve the model, and where
     `length` is no length model or says nothing."""
@@ -138,11 +145,16 @@ def check_fit(config: Config) -> None:
     dataset, kinds = config.choices.dataset, {"pairs": "a source and a target", "text": "running text"}
     kinds["answers"] = "answers behind a prompt"
     kinds["forms"] = "forms to be filled in"
-    if config.model.task != config.dataset.written_by:
+    if not serves(config.model, config.dataset):
         models = ", ".join(config.dataset.models.values()) or "see diffq ls models"
         raise UserError(
             f"model '{model}' is for {kinds[config.model.task]}, and dataset '{dataset}' is"
             f" {kinds[config.dataset.task]}; models for it: {models}"
+        )
+    if config.laid_out and config.length != "oracle":
+        raise UserError(
+            f"length={config.length} is for models that have the source beside their canvas; for model '{model}' a"
+            " target has dataset.room places and ends by itself"
         )
     if config.dataset.task != "pairs" and config.length != "oracle":
         room = "the canvas of running text has dataset.block" if config.dataset.task == "text" else ""

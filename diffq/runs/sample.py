@@ -106,11 +106,16 @@ def _own_sources(
     else:
         examples = [Example(i, text, ()) for i, text in enumerate(sources)]
         asked = dataclasses.replace(bench.asked, examples=examples)
-        check_sources(asked.source_ids, bench.denoiser.max_length)
+        if not config.laid_out:  # which sees to it itself
+            check_sources(asked.source_ids, bench.denoiser.max_length)
     keep: dict[int, int] = {}
     length: int | None = None
     if config.dataset.task == "pairs" and template is not None:
         keep, length = _template(template, tokenizer)
+    if keep and config.laid_out:
+        rest = dict.fromkeys(range(length or 0, asked.room), tokenizer.end)
+        asked, keep, length = dataclasses.replace(asked, keep={0: keep | rest}), {}, None
+        asked.source_ids  # noqa: B018
     bench = dataclasses.replace(bench, asked=asked)
     batches = bench.plan(config, bench.batch_tokens(config))
     if length is not None:

@@ -19,11 +19,12 @@ from diffq.config import Config
 from diffq.data import lengths
 from diffq.data.batches import TrainBatches, tokenise
 from diffq.data.forms import FormBatches, FormCorpus, tokenise_forms
+from diffq.data.laid_out import LaidOutBatches, source_room
 from diffq.data.task import Example, PairCorpus
 from diffq.data.text import TextCorpus
 from diffq.data.tokenizers import Tokenizer, build_tokenizer
 from diffq.data.windows import TextBatches, tokenise_text
-from diffq.runs.training.preview import FormPreview, Preview, TextPreview
+from diffq.runs.training.preview import FormPreview, LaidOutPreview, Preview, TextPreview
 
 if TYPE_CHECKING:
     from diffq.models.base import TrainableModel, TrainBatch
@@ -51,6 +52,8 @@ def gather(config: Config, cache: Path, first: contextlib.AbstractContextManager
     find what it has put into the cache. UserError where there is nothing to train on."""
     if config.dataset.task == "forms":
         return _forms(config, cache, first)
+    if config.laid_out:
+        return _laid_out(config, cache, first)
     return _pairs(config, cache, first) if config.dataset.task == "pairs" else _texts(config, cache, first)
 
 
@@ -80,6 +83,29 @@ def _pairs(config: Config, cache: Path, first: contextlib.AbstractContextManager
         fitted.as_mapping(),
         pairs.note,
     )
+
+
+def _laid_out(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
+    settings, dataset, corpus = config.trainer, cast(Any, config.dataset), cast(PairCorpus, config.dataset.open())
+    room, longest = int(dataset.room), int(cast(Any, config.model).max_length)
+    raised_by = "dataset.max_source and dataset.room"
+    with first:
+        tokenizer = build_tokenizer(dataset.tokenizer, corpus, cache)
+        most = source_room(tokenizer, room, longest, dataset.max_source), room
+        pairs = tokenise(corpus.split("train"), tokenizer, *most, cache, raised_by)
+    examples: Sequence[Example] = []
+    if settings.validation_sources:
+        examples = corpus.split("valid")[: settings.validation_sources]
+    validation: list[TrainBatch] = []
+    if examples:
+        held_out = tokenise(examples, tokenizer, *most, raised_by=raised_by)
+        validation = _validation_pairs(LaidOutBatches(held_out, tokenizer, room, 1, 0))
+    preview = None
+    if examples and settings.previews:
+        preview = LaidOutPreview(config.sampler, tokenizer, examples[: settings.previews], room)
+    batches = LaidOutBatches(pairs, tokenizer, room, settings.batch_size, config.seed, settings.window)
+    facts = {"pairs": len(pairs), "pairs_digest": pairs.digest}
+    return Material(tokenizer, batches, validation, preview, facts, note=pairs.note)
 
 
 def _forms(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
