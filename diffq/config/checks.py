@@ -162,6 +162,7 @@ def check_fit(config: Config) -> None:
             f"length={config.length} is for targets beside a source; {room or 'an answer has at most dataset.answer'}"
             " tokens"
         )
+    _check_noise(config)
     process = config.model.process
     if process not in config.sampler.processes:
         fitting = [name for name in SAMPLERS.names() if process in SAMPLERS[name].processes]
@@ -173,4 +174,23 @@ def check_fit(config: Config) -> None:
         raise UserError(
             f"sampler '{sampler}' guides here, and model '{model}' has model.condition_dropout=0, so no unconditional"
             " branch to guide with; use scale=1 or train with model.condition_dropout=0.1"
+        )
+
+
+def _check_noise(config: Config) -> None:
+    """UserError where a training is to mask by entropy, and model or settings cannot."""
+    trainer, room = config.trainer, getattr(config.dataset, "room", None)
+    if trainer.noise != "ens":
+        return
+    if not getattr(config.model, "masks_by_entropy", False) or not config.laid_out:
+        raise UserError(
+            f"trainer.noise=ens masks targets by entropy, which is for models of kind eags on pairs, and not for model"
+            f" '{config.choices.model}' on dataset '{config.choices.dataset}'; give model=eags_mini or trainer.noise=uniform"
+        )
+    if room is not None and room < trainer.bins:
+        raise UserError(f"dataset.room={room} cannot be masked in trainer.bins={trainer.bins} parts; give more room")
+    if trainer.entropy_from != "self_partial" and not (trainer.entropy_model or getattr(config.model, "start", None)):
+        raise UserError(
+            f"trainer.entropy_from={trainer.entropy_from} asks a frozen model, and none is given; give model.start or"
+            " trainer.entropy_model, a checkpoint's folder, or trainer.entropy_from=self_partial"
         )

@@ -98,6 +98,7 @@ class LaidOutBatches(TrainBatches):
         if len(pairs) and int(pairs.target_lengths.max()) > room:
             raise ValueError(f"a target of {int(pairs.target_lengths.max())} tokens has no room in {room}")
         self.room, self.end, self.separator = room, tokenizer.end, separator(tokenizer)
+        self.bins: np.ndarray | None = None  # (pairs, room): in which part of an order each place is masked
 
     def by_length(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """Rooms are of one size, so rows differ by their sources alone."""
@@ -119,10 +120,15 @@ class LaidOutBatches(TrainBatches):
     def collate(self, rows: np.ndarray, visits: np.ndarray) -> TextBatch:  # type: ignore[override]
         """These rows, padded behind their ends to the longest."""
         tokens, room, seen = self.canvases(rows)
+        bins = None
+        if self.bins is not None:
+            bins = np.zeros_like(tokens)
+            bins[room] = self.bins[rows].reshape(-1)
         return TextBatch(
             tokens_BL=torch.from_numpy(tokens),
             valid_BL=torch.from_numpy(room),
             row_B=torch.from_numpy(np.array(self.pairs.index[rows])),
             visit_B=torch.from_numpy(np.array(visits)),
             seen_BL=None if seen.all() else torch.from_numpy(seen),
+            bin_BL=None if bins is None else torch.from_numpy(bins),
         )

@@ -28,7 +28,7 @@ from diffq.diffusion.contracts import Process
 from diffq.diffusion.noise import Noise
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings, TextBatch, Totals, Vocabulary
-from diffq.models.entropy_masks import Masking, bins_of, halves, masked_by_bins, masked_uniformly
+from diffq.models.entropy_masks import Masking, halves, masked_by_bins, masked_uniformly, room_bins
 from diffq.models.hf_masked import PretrainedMasked
 from diffq.models.hf_work import PretrainedWork
 from diffq.models.sessions import drawable
@@ -170,6 +170,7 @@ class EAGS(PretrainedMasked):
         kind = RobertaForMaskedLM if settings.family == "roberta" else BertForMaskedLM
         made = kind(settings.library_config(vocabulary)).eval()
         super().__init__(made, vocabulary, settings, Path(f"model={settings.kind}"))
+        self.end: int = vocabulary.end
         self.train()
 
     def log_weights(self, hidden_ND: Tensor) -> Tensor:
@@ -202,7 +203,8 @@ class EAGS(PretrainedMasked):
             return masked_BL, masked_BL
         bin_BL = batch.bin_BL
         if bin_BL is None:
-            bin_BL = bins_of(self._own_entropy(batch, rng), batch.valid_BL, self.masking.bins)
+            entropy_BL = self._own_entropy(batch, rng)
+            bin_BL = room_bins(entropy_BL, batch.tokens_BL, batch.valid_BL, self.end, self.masking)
         masked_BL, newest_BL = masked_by_bins(bin_BL, self.masking.bins, batch, rng)
         return masked_BL, newest_BL if self.settings.loss_on == "newest" else masked_BL
 

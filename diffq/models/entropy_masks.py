@@ -21,12 +21,18 @@ from diffq.models.base import TextBatch
 from diffq.rng import Rng, Stream, uniform
 
 
+Fill = Literal["ranked", "apart"]
+"""How what a room has beyond its target takes part: `ranked` among the target's tokens like any of them, or `apart`,
+cut into bins of its own, the last place of the room in the first."""
+
+
 @dataclass(frozen=True)
 class Masking:
     """How a training masks: `uniform`, or `ens` in so many bins."""
 
     noise: Literal["uniform", "ens"] = "uniform"
     bins: int = 5
+    fill: Fill = "ranked"
 
 
 def rank(value_BL: Tensor, valid_BL: Tensor) -> Tensor:
@@ -40,6 +46,22 @@ def bins_of(entropy_BL: Tensor, valid_BL: Tensor, bins: int) -> Tensor:
     """Each position's bin, 1 … bins, whose sizes in a row differ by one at most; 0 where it is not valid."""
     count_B1 = valid_BL.sum(1, keepdim=True).clamp(min=1)
     return torch.where(valid_BL, rank(entropy_BL, valid_BL) * bins // count_B1 + 1, 0)
+
+
+def fills(tokens_BL: Tensor, valid_BL: Tensor, end: int) -> Tensor:
+    """What a room has beyond its target: the places behind its first end token."""
+    ended_BL = (tokens_BL == end) & valid_BL
+    return valid_BL & (ended_BL.cumsum(1) - ended_BL.long() > 0)
+
+
+def room_bins(entropy_BL: Tensor, tokens_BL: Tensor, valid_BL: Tensor, end: int, masking: Masking) -> Tensor:
+    """The bins of rooms, as `masking` says how their fillings take part."""
+    if masking.fill == "ranked":
+        return bins_of(entropy_BL, valid_BL, masking.bins)
+    fill_BL = fills(tokens_BL, valid_BL, end)
+    from_behind_L = -torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
+    behind_BL = bins_of(from_behind_L.expand(tokens_BL.shape), fill_BL, masking.bins)
+    return bins_of(entropy_BL, valid_BL & ~fill_BL, masking.bins) + behind_BL
 
 
 def masked_uniformly(batch: TextBatch, rng: Rng) -> Tensor:
