@@ -129,8 +129,8 @@ def unready(
 
 
 def serves(model: Any, dataset: Any) -> bool:
-    """Whether models of a kind serve a data set: those of its own task, and masked ones of running text pairs too, which
-    are laid out on one canvas for them."""
+    """Whether models of a kind serve a data set: those of its own task, and masked ones of running text pairs too, laid
+    out on one canvas."""
     masked = model.task == "text" and model.process == "absorbing"
     return bool(model.task == dataset.written_by or (dataset.task == "pairs" and masked))
 
@@ -184,8 +184,8 @@ def _check_noise(config: Config) -> None:
         return
     if not getattr(config.model, "masks_by_entropy", False) or not config.laid_out:
         raise UserError(
-            f"trainer.noise=ens masks targets by entropy, which is for models of kind eags on pairs, and not for model"
-            f" '{config.choices.model}' on dataset '{config.choices.dataset}'; give model=eags_mini or trainer.noise=uniform"
+            f"trainer.noise=ens is for models of kind eags on pairs, and not for model '{config.choices.model}' on"
+            f" dataset '{config.choices.dataset}'; give model=eags_mini or trainer.noise=uniform"
         )
     if room is not None and room < trainer.bins:
         raise UserError(f"dataset.room={room} cannot be masked in trainer.bins={trainer.bins} parts; give more room")

@@ -71,15 +71,15 @@ class TrainerSettings(Settings):
 
     noise: Literal["uniform", "ens"] = setting(
         "uniform",
-        "what model=eags masks: a uniformly drawn share of a target, or ens: tokens of least entropy first; other models"
-        " have a noise of their own",
+        "what model=eags masks: a uniformly drawn share of a target, or ens: tokens of least entropy first; others have"
+        " a noise of their own",
         since="0.2",
     )
     bins: int = setting(5, "ens: parts that a target is masked in, T", low=1, high=64, since="0.2")
     entropy_from: Literal["frozen_full", "frozen_once", "self_partial"] = setting(
         "frozen_full",
-        "ens: whose entropies: frozen_full, a frozen model's of each token masked alone (a row a token); frozen_once, its"
-        " in one pass without masks (approximate); self_partial, those of the model as it is, half of a target masked",
+        "ens: whose entropies: frozen_full, a frozen model's of each token masked alone, a row a token; frozen_once,"
+        " its in one pass without masks (approximate); self_partial, the trained model's, half of a target masked",
         since="0.2",
     )
     entropy_model: str | None = setting(
@@ -87,7 +87,7 @@ class TrainerSettings(Settings):
     )
     fill: Literal["ranked", "apart"] = setting(
         "ranked",
-        "ens: whether what a room has beyond its target is ranked among the target's tokens, or apart, in bins of its own",
+        "ens: what a room has beyond its target is ranked among the target's tokens, or apart, in bins of its own",
         since="0.2",
     )
 

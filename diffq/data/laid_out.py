@@ -91,9 +91,7 @@ class LaidOutBatches(TrainBatches):
     pairs: with targets of at most `room` tokens.
     """
 
-    def __init__(
-        self, pairs: TokenisedPairs, tokenizer: Any, room: int, batch_size: int, seed: int, window: int = 1
-    ):
+    def __init__(self, pairs: TokenisedPairs, tokenizer: Any, room: int, batch_size: int, seed: int, window: int = 1):
         super().__init__(pairs, batch_size, seed, window, tokenizer.pad)
         if len(pairs) and int(pairs.target_lengths.max()) > room:
             raise ValueError(f"a target of {int(pairs.target_lengths.max())} tokens has no room in {room}")

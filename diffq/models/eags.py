@@ -28,6 +28,7 @@ from diffq.diffusion.contracts import Process
 from diffq.diffusion.noise import Noise
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings, TextBatch, Totals, Vocabulary
+from diffq.models.cross_entropy import weighted_sum
 from diffq.models.entropy_masks import Masking, halves, masked_by_bins, masked_uniformly, room_bins
 from diffq.models.hf_masked import PretrainedMasked
 from diffq.models.hf_work import PretrainedWork
@@ -62,7 +63,7 @@ class EAGSSettings(ModelSettings):
     )
     start: str | None = setting(
         None,
-        "weights to start from: a folder of Hugging Face's RoBERTa or BERT, a training of this kind, or a name on the hub",
+        "weights to start from: a folder of Hugging Face's RoBERTa or BERT, a training of this kind, or a hub name",
     )
     library: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -140,7 +141,9 @@ class EAGSSettings(ModelSettings):
         """The settings of a network of the library by its config.json. UserError for another class."""
         family = config.get("model_type")
         if family not in ("roberta", "bert"):
-            raise UserError(f"model.start={where} is a {family} model; a training starts from RoBERTa's or BERT's classes")
+            raise UserError(
+                f"model.start={where} is a {family} model; a training starts from RoBERTa's or BERT's classes"
+            )
         beyond = int(config.get("pad_token_id", 1)) + 1 if family == "roberta" else 0
         kept = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "type_vocab_size", "layer_norm_eps",
                 "hidden_act", "tie_word_embeddings", "initializer_range")  # fmt: skip
@@ -162,6 +165,7 @@ class EAGS(PretrainedMasked):
     masking: how places are masked in training; where none is said, a uniformly drawn share
     """
 
+    settings: EAGSSettings
     masking: Masking = Masking()
 
     def __init__(self, settings: EAGSSettings, vocabulary: Any):
@@ -174,12 +178,16 @@ class EAGS(PretrainedMasked):
         self.train()
 
     def log_weights(self, hidden_ND: Tensor) -> Tensor:
-        """Float32 log-weights of all words, (N, V), −inf for what is never drawn; for training, which needs them
-        whole."""
+        """Float32 log-weights of all words, (N, V), −inf for what is never drawn."""
+        return F.linear(self.features(hidden_ND), *self._projection()).float()
+
+    def _projection(self) -> tuple[Tensor, Tensor]:
+        """The last matrix and its bias, which is −inf for what is never drawn."""
+        weight_VD = self.matrix.weight[: self.words]
         bias = getattr(self.matrix, "bias", None)
-        bias_V = None if bias is None else bias[: self.words]
-        logits_NV = F.linear(self.features(hidden_ND), self.matrix.weight[: self.words], bias_V).float()
-        return logits_NV.index_fill(1, torch.tensor(self.never, dtype=torch.long, device=logits_NV.device), -math.inf)
+        bias_V = weight_VD.new_zeros(self.words) if bias is None else bias[: self.words]
+        never = torch.tensor(self.never, dtype=torch.long, device=weight_VD.device)
+        return weight_VD, bias_V.index_fill(0, never, -math.inf)
 
     def loss(self, batch: TextBatch, rng: Rng, totals: Totals) -> dict[str, Tensor]:
         """The mean cross-entropy of a row's masked tokens, or of its newest bin, averaged over rows, in nats a token.
@@ -190,11 +198,10 @@ class EAGS(PretrainedMasked):
         masked_BL, counted_BL = self._masked(batch, rng)
         noised_BL = batch.tokens_BL.masked_fill(masked_BL, self.mask)
         hidden_BLD = self.states(noised_BL, batch.seen_BL)
-        entropy_N = F.cross_entropy(
-            self.log_weights(hidden_BLD[counted_BL]), batch.tokens_BL[counted_BL], reduction="none"
-        )
         share_BL = (1.0 / counted_BL.sum(1, keepdim=True).clamp(min=1)).expand(counted_BL.shape)
-        return {"loss": (entropy_N * share_BL[counted_BL]).sum() / totals.examples}
+        features_ND, token_N = self.features(hidden_BLD[counted_BL]), batch.tokens_BL[counted_BL]
+        total = weighted_sum(features_ND, *self._projection(), token_N, share_BL[counted_BL])
+        return {"loss": total / totals.examples}
 
     def _masked(self, batch: TextBatch, rng: Rng) -> tuple[Tensor, Tensor]:
         """Which places are masked, and which of them the loss is of, (B, L) each."""

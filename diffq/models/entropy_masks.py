@@ -1,8 +1,8 @@
 """Which tokens a training masks: a uniformly drawn share, or those of least entropy first (ENS).
 
-Entropy-ordered training (Koh et al., arXiv 2411.06438, ENS; the details are reconstructed): a target's tokens are ranked
-by how uncertain a model is of them, the least first, and cut into T bins as equal as can be; t is drawn from 1 … T, and
-bins 1 … t are masked. So what is learnt to be written last is what is the surest, and at t = T nothing is left.
+Entropy-ordered training (Koh et al., arXiv 2411.06438, ENS; its details are reconstructed): a target's tokens are
+ranked by how uncertain a model is of them, the surest first, and cut into T bins as equal as can be; t is drawn from
+1 … T, and bins 1 … t are masked. Going back, the most uncertain are written first and the surest last.
 All draws are keyed by (row, visit). Knows no network.
 
 Shape suffixes: B rows, L positions.
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from diffq.models.base import TextBatch
 from diffq.rng import Rng, Stream, uniform
-
 
 Fill = Literal["ranked", "apart"]
 """How what a room has beyond its target takes part: `ranked` among the target's tokens like any of them, or `apart`,

@@ -62,8 +62,7 @@ def start_settings(folder: Path) -> EAGSSettings:
 
 
 def load_start(model: EAGS, start: str, tokenizer: Any) -> str:
-    """Gives a network the weights of its start, and returns the start's digest. UserError where the start's tokenizer is
-    another than the training's."""
+    """The digest of a start, whose weights a network is given. UserError where its tokenizer is not the training's."""
     folder = place_of("model.start", start)
     described = describe(folder)
     require_vocabulary("model.start", start, described.tokenizer, tokenizer)

@@ -211,7 +211,8 @@ def _check_data(folder: Path, facts: Mapping[str, Any]) -> None:
         counted = next(name for name in ("pairs", "windows") if name in facts)
         raise UserError(
             f"{folder} was begun on other data ({run.get(counted)} {counted}, there are {facts[counted]} now, and their"
-            " words or tokens, or a model that it starts from, differ); delete the folder to train on the new data, or give back the old"
+            " words or tokens, or a model that it starts from, differ); delete the folder to train on the new data, or"
+            " give back the old"
         )
 
 

@@ -50,7 +50,9 @@ def frozen_model(setting: str, value: str, tokenizer: Any, device: torch.device)
     """The model that entropies are asked of. UserError where it is none of masks or has another vocabulary."""
     loaded = load(place_of(setting, value), device)
     if loaded.model.process != "absorbing":
-        raise UserError(f"{setting}={value} is a {loaded.model.process} model; entropies of masked tokens need one of masks")
+        raise UserError(
+            f"{setting}={value} is a {loaded.model.process} model; entropies of masked tokens need one of masks"
+        )
     require_vocabulary(setting, value, loaded.tokenizer, tokenizer)
     return loaded
 

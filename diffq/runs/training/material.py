@@ -51,8 +51,11 @@ class Material:
 def gather(
     config: Config, cache: Path, first: contextlib.AbstractContextManager[Any], device: Any = None, shown: bool = False
 ) -> Material:
-    """The material that a configuration asks for. device: where what has to be computed is; shown: progress of it is. first: inside it the main process is ahead of the others, which then
-    find what it has put into the cache. UserError where there is nothing to train on."""
+    """The material that a configuration asks for. UserError where there is nothing to train on.
+
+    first   inside it the main process is ahead of the others, which then find what it has put into the cache
+    device  where what a model has to say of the data is computed; shown: whether its progress is
+    """
     if config.dataset.task == "forms":
         return _forms(config, cache, first)
     if config.laid_out:
@@ -125,9 +128,10 @@ def _ordered(
     from diffq.models.entropy_masks import Masking
     from diffq.runs.training.entropies import FrozenEntropies, bins_of_all, frozen_model
 
-    named = ("trainer.entropy_model", settings.entropy_model) if settings.entropy_model else ("model.start", start)
-    loaded = frozen_model(*named, tokenizer, device or torch.device("cpu"))
-    asked = FrozenEntropies(batches, loaded, settings.entropy_from, settings.fill, device or torch.device("cpu"))
+    setting = "trainer.entropy_model" if settings.entropy_model else "model.start"
+    where = device or torch.device("cpu")
+    loaded = frozen_model(setting, settings.entropy_model or str(start), tokenizer, where)
+    asked = FrozenEntropies(batches, loaded, settings.entropy_from, settings.fill, where)
     masking = Masking("ens", settings.bins, settings.fill)
     batches.bins = bins_of_all(batches, asked.all(cache, quiet=not shown), masking)
     return {"entropies": asked.digest}
