@@ -52,7 +52,8 @@ def test_a_row_is_condition_room_and_end(style):
     tokenizer = tokenizer_of(style)
     start, end, pad = tokenizer.start, tokenizer.end, tokenizer.pad
     batches = batches_of(tokenizer)
-    assert batches.pairs.dropped == 1 and "1 of 4 pairs were left out" in batches.pairs.note
+    assert batches.pairs.dropped == 1
+    assert "1 of 4 pairs were left out" in batches.pairs.note
     batch = batches.collate(np.arange(3), np.zeros(3, dtype=np.int64))
     more = [end] if style == "roberta" else []
     word = {f"w{i}": tokenizer.encode_target(f"w{i}")[0] for i in range(20)}
@@ -64,7 +65,8 @@ def test_a_row_is_condition_room_and_end(style):
         assert batch.seen_BL[b].nonzero().squeeze(1).tolist() == list(range(len(row)))
     assert batch.tokens == 3 * ROOM
     taken = batch.take(torch.tensor([1]))
-    assert taken.tokens_BL.tolist() == [second] and bool(taken.seen_BL.all())
+    assert taken.tokens_BL.tolist() == [second]
+    assert bool(taken.seen_BL.all())
 
 
 def test_the_canvas_of_sampling_is_the_rows_of_training():
@@ -74,10 +76,13 @@ def test_the_canvas_of_sampling_is_the_rows_of_training():
     rows = [Row(i, 2, 0) for i in range(3)]
     canvas = laid_out_canvas(rows, conditions, ROOM, tokenizer)
     assert torch.equal(canvas.tokens_BL, batch.tokens_BL.masked_fill(batch.valid_BL, tokenizer.mask))
-    assert torch.equal(canvas.free_BL, batch.valid_BL) and torch.equal(canvas.valid_BL, batch.seen_BL)
-    assert canvas.end == tokenizer.end and canvas.row_B.tolist() == [row.id for row in rows]
+    assert torch.equal(canvas.free_BL, batch.valid_BL)
+    assert torch.equal(canvas.valid_BL, batch.seen_BL)
+    assert canvas.end == tokenizer.end
+    assert canvas.row_B.tolist() == [row.id for row in rows]
     kept = laid_out_canvas(rows[:1], conditions, ROOM, tokenizer, {0: {1: 9}})
-    assert kept.tokens_BL[0, 7] == 9 and kept.free_BL[0].nonzero().squeeze(1).tolist() == [6, 8, 9]
+    assert kept.tokens_BL[0, 7] == 9
+    assert kept.free_BL[0].nonzero().squeeze(1).tolist() == [6, 8, 9]
     with pytest.raises(UserError, match="room of 4 tokens; positions are 0 … 3"):
         laid_out_canvas(rows[:1], conditions, ROOM, tokenizer, {0: {4: 9}})
 
@@ -93,10 +98,11 @@ def test_a_row_is_cut_at_the_first_end_that_was_written():
 
 def test_rooms_that_do_not_fit_are_refused():
     tokenizer = tokenizer_of("roberta")
-    assert source_room(tokenizer, 4, 20) == 14 and source_room(tokenizer, 4, 20, 9) == 9
+    assert source_room(tokenizer, 4, 20) == 14
+    assert source_room(tokenizer, 4, 20, 9) == 9
     with pytest.raises(UserError, match="leaves 2 of the model's max_length=20 tokens to a source; give a room of 15"):
         source_room(tokenizer, 16, 20)
-    with pytest.raises(UserError, match="raise dataset.max_source and dataset.room"):
+    with pytest.raises(UserError, match=r"raise dataset\.max_source and dataset\.room"):
         tokenise(EXAMPLES[3:], tokenizer, 20, 4, raised_by="dataset.max_source and dataset.room")
 
 
@@ -133,9 +139,10 @@ def test_no_model_sees_padding_or_learns_a_condition(kind, mask_last):
     batch = batches_of(tokenizer).collate(np.arange(3), np.zeros(3, dtype=np.int64))
     totals = Totals(3, batch.tokens)
     whole = float(model.loss(batch, Rng(0), totals)["loss"])
-    assert np.isfinite(whole) and whole > 0
+    assert np.isfinite(whole)
+    assert whole > 0
     other = batch.tokens_BL.masked_fill(~batch.seen_BL, 7)
-    held = dict(valid_BL=batch.valid_BL, row_B=batch.row_B, visit_B=batch.visit_B, seen_BL=batch.seen_BL)
+    held = {"valid_BL": batch.valid_BL, "row_B": batch.row_B, "visit_B": batch.visit_B, "seen_BL": batch.seen_BL}
     assert float(model.loss(type(batch)(other, **held), Rng(0), totals)["loss"]) == pytest.approx(whole, rel=1e-5)
     alone = [float(model.loss(batch.take(torch.tensor([b])), Rng(0), totals)["loss"]) for b in range(3)]
     assert sum(alone) == pytest.approx(whole, rel=1e-5)

@@ -1,4 +1,4 @@
-"""The trainable conditional masked language model: ENS against its textbook, losses, entropies by enumeration, starts."""
+"""The trainable conditional masked language model: ENS against its textbook, losses, entropies, starts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from reference import entropy_masks as textbook
+from reference.tabular import TabularMasks, bound_1e9, joint
 from torch.nn import functional as F
 
 from diffq.data.batches import tokenise
@@ -22,8 +24,6 @@ from diffq.models.entropy_masks import Masking, bins_of, fills, halves, masked_b
 from diffq.models.starts import load_start, start_settings
 from diffq.rng import Rng
 from diffq.runs.training.entropies import FrozenEntropies, bins_of_all
-from reference import entropy_masks as textbook
-from reference.tabular import TabularMasks, bound_1e9, joint
 
 VOCABULARY = SimpleNamespace(size=30, pad=1, start=0, end=2, unk=3, mask=29, ends=(2,), digest="thirty")
 ROOM, SOURCE = 6, 5
@@ -93,7 +93,8 @@ def test_uniform_masks_have_every_number_and_every_choice_alike():
     valid_BL = torch.tensor([False, True, True, True, True, False]).expand(rows, -1)
     batch = TextBatch(valid_BL.long(), valid_BL, torch.arange(rows), torch.zeros(rows, dtype=torch.long))
     masked_BL = masked_uniformly(batch, Rng(0))
-    assert not bool((masked_BL & ~valid_BL).any()) and bool(masked_BL.any(1).all())
+    assert not bool((masked_BL & ~valid_BL).any())
+    assert bool(masked_BL.any(1).all())
     found = (masked_BL[:, 1:5].long() * torch.tensor([1, 2, 4, 8])).sum(1).bincount(minlength=16)[1:]
     law = torch.tensor([1 / 4 / [1, 4, 6, 4, 1][int(i).bit_count()] for i in range(1, 16)]) * rows
     assert float(((found - law) ** 2 / law).sum()) < bound_1e9(14)
@@ -158,7 +159,8 @@ def test_own_entropies_are_those_of_half_masked_drafts():
     found_BL = model._own_entropy(batch, Rng(2))
     assert model.training
     first_BL, second_BL = halves(batch, Rng(2))
-    assert torch.equal(first_BL | second_BL, batch.valid_BL) and not bool((first_BL & second_BL).any())
+    assert torch.equal(first_BL | second_BL, batch.valid_BL)
+    assert not bool((first_BL & second_BL).any())
     for b in range(len(batch.row_B)):
         for half_BL in (first_BL, second_BL):
             noised_L = whole(batch, b).clone()
@@ -208,7 +210,7 @@ class Tiny:
 
 @pytest.mark.parametrize("fill", ["ranked", "apart"])
 def test_entropies_of_a_frozen_model_are_those_of_an_enumerated_joint(fill):
-    """A joint of six tokens, of which the conditional of each place is known: [start] word [end] · two places · [end]."""
+    """A joint of six tokens whose conditionals are known: [start] word [end] · two places · [end]."""
     table = joint(5, 6)
     denoiser = TabularMasks(table, Noise())
     loaded = SimpleNamespace(model=SimpleNamespace(denoiser=lambda: denoiser), tokenizer=Tiny(), digest="joint")
@@ -267,7 +269,8 @@ def test_entropies_of_a_network_are_the_textbooks_and_are_kept(how, tmp_path, mo
     again = []
     monkeypatch.setattr(FrozenEntropies, "of", lambda self, rows: again.append(rows[0]) or found[rows])
     files[1].unlink()  # what a process that was cut off has not written
-    assert np.array_equal(asked.all(tmp_path), found) and again == [16]
+    assert np.array_equal(asked.all(tmp_path), found)
+    assert again == [16]
     other = FrozenEntropies(laid_out, SimpleNamespace(**(vars(loaded) | {"digest": "x"})), how, "ranked", asked.device)
     assert other.digest != asked.digest
 
@@ -275,7 +278,6 @@ def test_entropies_of_a_network_are_the_textbooks_and_are_kept(how, tmp_path, mo
 @pytest.mark.parametrize("family", ["roberta", "bert"])
 def test_the_library_s_weights_are_started_from(family, tmp_path):
     import transformers
-
     from models.test_hf_masked import SMALL, tokenizer_of
 
     config = getattr(transformers, f"{family.capitalize()}Config")(**SMALL, pad_token_id=1)
