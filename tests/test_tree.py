@@ -38,6 +38,7 @@ NEIGHBOURS = {
     ("models/guidediffuseq.py", "data.tokenizers"): "and so does the paper's",
     ("data/windows.py", "models.base"): "and so is what a batch of running text holds",
     ("data/forms.py", "models.base"): "and of forms",
+    ("data/laid_out.py", "models.base"): "and of pairs on one canvas",
     ("models/hf_causal.py", "data.exact_tokenizers"): "a published checkpoint holds its tokenizer too",
     ("models/dit_layouts.py", "data.exact_tokenizers"): "likewise",
     ("models/dit_layouts.py", "data.tokenizers"): "likewise",

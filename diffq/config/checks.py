@@ -128,6 +128,13 @@ def unready(
     return "" if computed else metric.unavailable() or ""
 
 
+def serves(model: Any, dataset: Any) -> bool:
+    """Whether models of a kind serve a data set: those of its own task, and masked ones of running text pairs too, laid
+    out on one canvas."""
+    masked = model.task == "text" and model.process == "absorbing"
+    return bool(model.task == dataset.written_by or (dataset.task == "pairs" and masked))
+
+
 def check_fit(config: Config) -> None:
     """UserError where model and dataset are of different tasks, where the sampler cannot serve the model, and where
     `length` is no length model or says nothing."""
@@ -138,11 +145,16 @@ def check_fit(config: Config) -> None:
     dataset, kinds = config.choices.dataset, {"pairs": "a source and a target", "text": "running text"}
     kinds["answers"] = "answers behind a prompt"
     kinds["forms"] = "forms to be filled in"
-    if config.model.task != config.dataset.written_by:
+    if not serves(config.model, config.dataset):
         models = ", ".join(config.dataset.models.values()) or "see diffq ls models"
         raise UserError(
             f"model '{model}' is for {kinds[config.model.task]}, and dataset '{dataset}' is"
             f" {kinds[config.dataset.task]}; models for it: {models}"
+        )
+    if config.laid_out and config.length != "oracle":
+        raise UserError(
+            f"length={config.length} is for models that have the source beside their canvas; for model '{model}' a"
+            " target has dataset.room places and ends by itself"
         )
     if config.dataset.task != "pairs" and config.length != "oracle":
         room = "the canvas of running text has dataset.block" if config.dataset.task == "text" else ""
@@ -150,6 +162,7 @@ def check_fit(config: Config) -> None:
             f"length={config.length} is for targets beside a source; {room or 'an answer has at most dataset.answer'}"
             " tokens"
         )
+    _check_noise(config)
     process = config.model.process
     if process not in config.sampler.processes:
         fitting = [name for name in SAMPLERS.names() if process in SAMPLERS[name].processes]
@@ -161,4 +174,23 @@ def check_fit(config: Config) -> None:
         raise UserError(
             f"sampler '{sampler}' guides here, and model '{model}' has model.condition_dropout=0, so no unconditional"
             " branch to guide with; use scale=1 or train with model.condition_dropout=0.1"
+        )
+
+
+def _check_noise(config: Config) -> None:
+    """UserError where a training is to mask by entropy, and model or settings cannot."""
+    trainer, room = config.trainer, getattr(config.dataset, "room", None)
+    if trainer.noise != "ens":
+        return
+    if not getattr(config.model, "masks_by_entropy", False) or not config.laid_out:
+        raise UserError(
+            f"trainer.noise=ens is for models of kind eags on pairs, and not for model '{config.choices.model}' on"
+            f" dataset '{config.choices.dataset}'; give model=eags_mini or trainer.noise=uniform"
+        )
+    if room is not None and room < trainer.bins:
+        raise UserError(f"dataset.room={room} cannot be masked in trainer.bins={trainer.bins} parts; give more room")
+    if trainer.entropy_from != "self_partial" and not (trainer.entropy_model or getattr(config.model, "start", None)):
+        raise UserError(
+            f"trainer.entropy_from={trainer.entropy_from} asks a frozen model, and none is given; give model.start or"
+            " trainer.entropy_model, a checkpoint's folder, or trainer.entropy_from=self_partial"
         )

@@ -80,6 +80,11 @@ class Layers:
                 f"{where}'{key}' is a dial of samplers, and training has none; settings of the trainer:"
                 f" {', '.join(TRAINER_KEYS)}"
             )
+        if key in TRAINER_KEYS:
+            raise UserError(
+                f"{where}'{key}' is a setting of training, and no dial of a sampler; give it to diffq train, as"
+                f" trainer.{key}=VALUE"
+            )
         raise refuse_key(key, where, owners, TRAINER_KEYS if training else ())
 
     def read(self, mapping: Mapping[str, Any], where: str) -> Layer:

@@ -108,6 +108,11 @@ class Config(RootSettings):
     tracker: TrackerSettings = setting(TrackerSettings(), in_key=False)
     choices: Choices = setting(Choices(), in_key=False)
 
+    @property
+    def laid_out(self) -> bool:
+        """Whether pairs are asked of a masked model of running text, so that the source stands on the canvas too."""
+        return self.dataset.task == "pairs" and self.model.task == "text"
+
 
 @dataclass(frozen=True)
 class Request:

@@ -69,6 +69,28 @@ class TrainerSettings(Settings):
     keep: int = setting(2, "training states kept", low=1, in_key=False)
     log_steps: int = setting(10, "steps between rows of train.jsonl", low=1, in_key=False)
 
+    noise: Literal["uniform", "ens"] = setting(
+        "uniform",
+        "what model=eags masks: a uniformly drawn share of a target, or ens: tokens of least entropy first; others have"
+        " a noise of their own",
+        since="0.2",
+    )
+    bins: int = setting(5, "ens: parts that a target is masked in, T", low=1, high=64, since="0.2")
+    entropy_from: Literal["frozen_full", "frozen_once", "self_partial"] = setting(
+        "frozen_full",
+        "ens: whose entropies: frozen_full, a frozen model's of each token masked alone, a row a token; frozen_once,"
+        " its in one pass without masks (approximate); self_partial, the trained model's, half of a target masked",
+        since="0.2",
+    )
+    entropy_model: str | None = setting(
+        None, "ens: the frozen model, a checkpoint of the same vocabulary; null = model.start", since="0.2"
+    )
+    fill: Literal["ranked", "apart"] = setting(
+        "ranked",
+        "ens: what a room has beyond its target is ranked among the target's tokens, or apart, in bins of its own",
+        since="0.2",
+    )
+
     def check(self) -> None:
         if self.max_steps is None and self.max_minutes is None:
             raise UserError("a training needs an end: give trainer.max_steps or trainer.max_minutes")

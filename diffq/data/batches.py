@@ -74,24 +74,28 @@ def tokenise(
     max_source: int,
     max_target: int,
     cache_dir: str | Path | None = None,
+    raised_by: str = "dataset.max_source and dataset.max_target",
 ) -> TokenisedPairs:
     """The examples as ids, the first reference as target; from the cache where the same texts were tokenised before.
 
     max_source, max_target: in tokens, the source's special ones included; longer pairs are left out and counted.
+    raised_by: the settings that set them.
     Raises UserError where no pair is left.
     """
     if cache_dir is None:
-        return _tokenise(examples, tokenizer, max_source, max_target)
+        return _tokenise(examples, tokenizer, max_source, max_target, raised_by)
     key = hashlib.sha256(f"{_LAYOUT} {tokenizer.digest} {max_source} {max_target}".encode())
     for example in examples:
         key.update(f"\0{example.index}\1{example.source}\1{example.references[0]}".encode("utf-8", "surrogatepass"))
     folder = Path(cache_dir) / "tokens" / key.hexdigest()[:24]
     if not (folder / "pairs.json").is_file():
-        _store(_tokenise(examples, tokenizer, max_source, max_target), folder)
+        _store(_tokenise(examples, tokenizer, max_source, max_target, raised_by), folder)
     return _read(folder)
 
 
-def _tokenise(examples: Sequence[Example], tokenizer: Tokenizer, max_source: int, max_target: int) -> TokenisedPairs:
+def _tokenise(
+    examples: Sequence[Example], tokenizer: Tokenizer, max_source: int, max_target: int, raised_by: str
+) -> TokenisedPairs:
     sources = tokenizer.encode_sources([e.source for e in examples])
     targets = tokenizer.encode_targets([e.references[0] for e in examples])
     lengths = zip(sources, targets, strict=True)
@@ -100,7 +104,7 @@ def _tokenise(examples: Sequence[Example], tokenizer: Tokenizer, max_source: int
     if not kept:
         raise UserError(
             f"none of the {len(examples)} pairs has a source of at most {max_source} and a target of 1 to {max_target}"
-            " tokens; raise dataset.max_source and dataset.max_target"
+            f" tokens; raise {raised_by}"
         )
     note = (
         f"{dropped:,} of {len(examples):,} pairs were left out: their source has more than {max_source} tokens"
@@ -196,11 +200,15 @@ class TrainBatches:
             for epoch in np.unique(places // len(self.pairs)):
                 now = places // len(self.pairs) == epoch
                 rows[now] = self._order(int(epoch))[places[now] % len(self.pairs)]
-            lengths = self.pairs.target_lengths[rows], self.pairs.source_lengths[rows]
-            by_length = places[np.lexsort((places, lengths[1], lengths[0]))].reshape(self.window, self.batch_size)
+            order = np.lexsort((places, *self.by_length(rows)))
+            by_length = places[order].reshape(self.window, self.batch_size)
             key = self._rng.key(Stream.TRAIN_ORDER, torch.arange(self.window), visit=number, position=1)
             self._window = number, by_length[torch.argsort(bits(key), stable=True).numpy()]
         return self._window[1]
+
+    def by_length(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What rows of like length are found by, the last first."""
+        return self.pairs.source_lengths[rows], self.pairs.target_lengths[rows]
 
     def collate(self, rows: np.ndarray, visits: np.ndarray) -> PairBatch:
         """These rows, padded to their longest."""

@@ -151,3 +151,9 @@ class PairSettings(DatasetSettings):
 
     max_source: int = setting(126, "longest source in tokens; longer ones are an error in sampling", low=1)
     max_target: int = setting(126, "longest target in tokens", low=1)
+    room: int = setting(
+        64,
+        "places for a target on the canvas of a masked model of running text; longer targets are left out in training",
+        low=1,
+        since="0.2",
+    )

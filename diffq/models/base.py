@@ -87,15 +87,19 @@ class TextBatch:
     """A batch of windows of running text.
 
     tokens_BL  token ids
-    valid_BL   False where padding stands
+    valid_BL   where a token may be destroyed, and counts
     row_B      the index of the window in the training split: it keys the window's draws
     visit_B    how often each window has been drawn before (its epoch): keys too
+    seen_BL    False where padding stands, which nobody sees; None: all is seen
+    bin_BL     in which part of a given order each token is destroyed, from 1; 0 where none is. None: no order is given
     """
 
     tokens_BL: Tensor
     valid_BL: Tensor
     row_B: Tensor
     visit_B: Tensor
+    seen_BL: Tensor | None = None
+    bin_BL: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -103,17 +107,34 @@ class TextBatch:
 
     @property
     def lengths_B(self) -> Tensor:
-        return self.valid_BL.sum(1)
+        return (self.valid_BL if self.seen_BL is None else self.seen_BL).sum(1)
 
     def take(self, rows_K: Tensor) -> TextBatch:
-        valid_BL, tokens_BL = _cut(self.valid_BL[rows_K], self.tokens_BL[rows_K])
-        return TextBatch(tokens_BL, valid_BL, self.row_B[rows_K], self.visit_B[rows_K])
+        seen_BL = None if self.seen_BL is None else self.seen_BL[rows_K]
+        width = _width(self.valid_BL[rows_K] if seen_BL is None else seen_BL)
+
+        def cut(value_BL: Tensor) -> Tensor:
+            return value_BL[rows_K][:, :width]
+
+        return TextBatch(
+            cut(self.tokens_BL),
+            cut(self.valid_BL),
+            self.row_B[rows_K],
+            self.visit_B[rows_K],
+            None if seen_BL is None else seen_BL[:, :width],
+            None if self.bin_BL is None else cut(self.bin_BL),
+        )
 
 
 def _cut(valid: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Both without the columns at their end in which all is padding; one column is always left."""
-    width = int(valid.any(0).nonzero().max()) + 1 if bool(valid.any()) else 1
+    width = _width(valid)
     return valid[:, :width], tokens[:, :width]
+
+
+def _width(valid: Tensor) -> int:
+    """Columns up to the last in which anything is valid; at least one."""
+    return int(valid.any(0).nonzero().max()) + 1 if bool(valid.any()) else 1
 
 
 @dataclass(frozen=True)

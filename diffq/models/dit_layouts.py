@@ -89,6 +89,10 @@ class _DiTLayout(Layout):
     def write(self, model: TextDiffusion, tokenizer: Any, folder: Path) -> None:
         """Writes a model of one of `kinds`, with its tokenizer beside it, into a folder. UserError where it would be
         another one when it is read again."""
+        if model.never:
+            raise UserError(
+                f"the layout of {self.name} has the mask behind all tokens, and this model's is {model.mask}"
+            )
         config = self.config(model)
         self._require_held(model.settings, self.parse(config, folder / "config.json"))
         folder.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,7 @@ class PretrainedMasked(TrainableModel):
 
     process: ClassVar[Process] = "absorbing"
 
-    def __init__(self, model: Any, tokenizer: Any, settings: HuggingFaceMaskedSettings, folder: Path):
+    def __init__(self, model: Any, tokenizer: Any, settings: Any, folder: Path):
         super().__init__()
         self.settings, self.mask, self.pad = settings, tokenizer.mask, tokenizer.pad
         self.size = int(model.get_input_embeddings().weight.shape[0])

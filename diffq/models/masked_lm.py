@@ -28,7 +28,7 @@ from diffq.models.bidirectional import Bidirectional, BidirectionalSettings
 from diffq.models.dit import Cache
 from diffq.models.sessions import MaskedSession, drawable, places, tiles
 from diffq.models.text_diffusion import NoiseSettings, weighted_cross_entropy
-from diffq.models.transformer import key_mask, padding_or_none
+from diffq.models.transformer import key_mask
 from diffq.models.work import BidirectionalWork
 from diffq.registry import MODELS
 from diffq.rng import Rng
@@ -126,8 +126,9 @@ class MaskedLM(TrainableModel):
 
     def loss(self, batch: TextBatch, rng: Rng, totals: Totals) -> dict[str, Tensor]:
         """MDLM's weighted cross-entropy without time conditioning."""
-        valid_BL = padding_or_none(batch.valid_BL)
-        return weighted_cross_entropy(self, batch, rng, totals, lambda tokens_BL, _: self.states(tokens_BL, valid_BL))
+        return weighted_cross_entropy(
+            self, batch, rng, totals, lambda tokens_BL, _: self.states(tokens_BL, batch.seen_BL)
+        )
 
     def denoiser(self) -> MaskedLMDenoiser:
         return MaskedLMDenoiser(self)

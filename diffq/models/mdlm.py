@@ -21,6 +21,7 @@ from diffq.diffusion.contracts import Process
 from diffq.errors import UserError
 from diffq.models.base import TextBatch, Totals, Vocabulary
 from diffq.models.text_diffusion import TextDiffusion, TextDiffusionSettings, weighted_cross_entropy
+from diffq.models.transformer import key_mask
 from diffq.registry import MODELS
 from diffq.rng import Rng
 from diffq.settings import setting
@@ -63,14 +64,15 @@ class MDLM(TextDiffusion):
         et al. 2025, eq. 7)."""
         if not self.block:
             return weighted_cross_entropy(
-                self, batch, rng, totals, lambda tokens_BL, share_B: self.net(tokens_BL, self.sigma(share_B))
-            )
+                self, batch, rng, totals,
+                lambda tokens_BL, share_B: self.net(tokens_BL, self.sigma(share_B), mask=key_mask(batch.seen_BL)),
+            )  # fmt: skip
         return weighted_cross_entropy(
-            self, batch, rng, totals, lambda tokens_BL, _: self._in_blocks(tokens_BL, batch.tokens_BL),
+            self, batch, rng, totals, lambda tokens_BL, _: self._in_blocks(tokens_BL, batch.tokens_BL, batch.seen_BL),
             self.block,
         )  # fmt: skip
 
-    def _in_blocks(self, noised_BL: Tensor, tokens_BL: Tensor) -> Tensor:
+    def _in_blocks(self, noised_BL: Tensor, tokens_BL: Tensor, seen_BL: Tensor | None = None) -> Tensor:
         """Features of the noised tokens, each block seeing itself and the text of the blocks before it, in one call:
         the text goes through the network beside what was made of it."""
         rows, length = tokens_BL.shape
@@ -79,11 +81,14 @@ class MDLM(TextDiffusion):
         own_LL, before_LL = visible(column_L, self.block)
         upper = torch.cat([own_LL & ~before_LL, before_LL], 1)
         lower = torch.cat([torch.zeros_like(own_LL), own_LL], 1)
+        mask = torch.cat([upper, lower])[None, None]
+        if seen_BL is not None:
+            mask = mask & torch.cat([seen_BL, seen_BL], 1)[:, None, None]
         return self.net(
             torch.cat([noised_BL, tokens_BL], 1),
             torch.zeros(rows, device=tokens_BL.device),
             column_L.expand(rows, -1),
-            torch.cat([upper, lower])[None, None],
+            mask,
             place_L=column_L.repeat(2),
         )
 

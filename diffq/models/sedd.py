@@ -21,6 +21,7 @@ from diffq.diffusion.discrete import Uniform
 from diffq.diffusion.score_entropy import uniform_entropy
 from diffq.models.base import TextBatch, Totals, Vocabulary
 from diffq.models.text_diffusion import TextDiffusion, TextDiffusionSettings, training_noise
+from diffq.models.transformer import key_mask
 from diffq.registry import MODELS
 from diffq.rng import Rng, Stream, uniform
 
@@ -54,7 +55,8 @@ class SEDD(TextDiffusion):
         `gap` is the part that would vanish if the scores summed to what they must: z − 1 − log z.
         """
         noise = training_noise(self.noise, batch, rng)
-        hidden_BLD = self.net(torch.where(noise.destroyed_BL, self.mask, batch.tokens_BL), self.sigma(noise.share))
+        noised_BL, mask = torch.where(noise.destroyed_BL, self.mask, batch.tokens_BL), key_mask(batch.seen_BL)
+        hidden_BLD = self.net(noised_BL, self.sigma(noise.share), mask=mask)
         weights_NV = self.log_weights(hidden_BLD[noise.destroyed_BL])
         log_z_N = weights_NV.logsumexp(-1)
         clean_N = weights_NV.gather(1, batch.tokens_BL[noise.destroyed_BL][:, None]).squeeze(1)

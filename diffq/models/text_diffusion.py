@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffq.diffusion.contracts import COND, GUIDED, UNCOND, Branch, Canvas, Process
+from diffq.diffusion.contracts import COND, GUIDED, UNCOND, Branch, Canvas, Process, exclude
 from diffq.diffusion.noise import Noise, NoiseName
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings, TextBatch, Totals, TrainableModel, Vocabulary
 from diffq.models.dit import ConditionedSettings, DiT
-from diffq.models.sessions import MaskedSession, tiles
+from diffq.models.sessions import MaskedSession, drawable, tiles
 from diffq.models.transformer import key_mask
 from diffq.models.work import DiTWork
 from diffq.rng import Rng, Stream, uniform
@@ -49,15 +49,16 @@ class TextDiffusionSettings(NoiseSettings, ConditionedSettings):
     """The sizes of a diffusion transformer over text, and its noise."""
 
     def work(self, vocabulary: Vocabulary) -> DiTWork:
-        words = tokens_of(vocabulary)
-        return DiTWork(self, words, words + (self.process == "absorbing"), self.conditioning)
+        words, never = tokens_of(vocabulary, self.process)
+        return DiTWork(self, words, words + (self.process == "absorbing" and not never), self.conditioning)
 
     def blank(self) -> dict[str, Any]:
         return {"guidable": True, "max_length": self.max_length, "noise": self.schedule}
 
 
 class TextDiffusion(TrainableModel):
-    """The network with its vocabulary: ids 0 … words−1 are tokens, and `mask` = words where the process has masks.
+    """The network with its vocabulary: ids 0 … words−1 may be drawn, but for `never`. `mask` = words where the process
+    has masks and nobody else's tokenizer has put it among the others.
 
     conditioned  whether the network is told the noise level
     offset       what is added to the network's output to make log-weights of it
@@ -72,8 +73,9 @@ class TextDiffusion(TrainableModel):
         super().__init__()
         self.settings = settings
         self.noise = settings.schedule
-        self.words, self.mask = tokens_of(vocabulary), vocabulary.mask
-        size = self.words + (self.process == "absorbing")
+        self.words, self.never = tokens_of(vocabulary, self.process)
+        self.mask = vocabulary.mask
+        size = self.words + (self.process == "absorbing" and not self.never)
         self.net = DiT(settings, size, settings.conditioning)
         self.conditioned = conditioned
 
@@ -87,23 +89,27 @@ class TextDiffusion(TrainableModel):
         return sigma_B.float()
 
     def log_weights(self, hidden_ND: Tensor) -> Tensor:
-        """Float32 log-weights of all tokens, (N, V); for training, which needs them whole."""
+        """Float32 log-weights of all tokens, (N, V), −inf for what is never drawn; for training, which needs them
+        whole."""
         linear = self.net.output_layer.linear
         logits_NV = F.linear(hidden_ND, linear.weight[: self.words], linear.bias[: self.words])
-        return logits_NV.float() + self.offset
+        return exclude(logits_NV.float() + self.offset, 0, self.never)
 
     def denoiser(self) -> TextDenoiser:
         return TextDenoiser(self)
 
 
-def tokens_of(vocabulary: Vocabulary) -> int:
-    """V, the tokens before the mask. UserError where the mask is not the last id."""
-    if vocabulary.mask != vocabulary.size - 1:
-        raise UserError(
-            f"this model needs the mask to be the last of the {vocabulary.size} ids, and the tokenizer's is"
-            f" {vocabulary.mask}; dataset.tokenizer=gpt2 has it there"
-        )
-    return vocabulary.mask
+def tokens_of(vocabulary: Vocabulary, process: Process = "uniform") -> tuple[int, tuple[int, ...]]:
+    """One more than the last id that may be drawn, and ids below it that may not: with masks any id may be the mask.
+    UserError where there are none and the mask is not the last id."""
+    if vocabulary.mask == vocabulary.size - 1:
+        return vocabulary.mask, ()
+    if process == "absorbing":
+        return drawable(vocabulary)
+    raise UserError(
+        f"this model needs the mask to be the last of the {vocabulary.size} ids, and the tokenizer's is"
+        f" {vocabulary.mask}; dataset.tokenizer=gpt2 has it there"
+    )
 
 
 class TextDenoiser:
@@ -135,7 +141,8 @@ class TextSession(MaskedSession):
         if branches in (GUIDED, UNCOND) and not masks:
             raise UserError("guidance masks the prompt, which only models of the absorbing process know; scale=1")
         mask = denoiser.mask if masks else None
-        super().__init__(canvas, branches, mask=mask, size=words, words=words, blocks=len(net.blocks) if masks else 0)
+        blocks, never = len(net.blocks) if masks else 0, self.model.never
+        super().__init__(canvas, branches, mask=mask, size=words, words=words, never=never, blocks=blocks)
         self.block = denoiser.block
         self.visible_LL: Tensor | None = None
         if self.block:
@@ -184,7 +191,7 @@ _TRAIN_EPS = 1e-3  # the smallest time that is trained on (Lou et al., Sahoo et 
 class TrainingNoise:
     """What is destroyed of a batch of texts.
 
-    destroyed_BL  bool; never where the text is padding
+    destroyed_BL  bool; only where the batch says that tokens may be
     share         m, the probability with which each position was destroyed: (B,), or (B, L) where blocks have their own
     rate          σ'(t), likewise
     """

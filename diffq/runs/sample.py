@@ -84,32 +84,18 @@ def _own_sources(
     """Samples of the given sources. Their length is the template's, or drawn by the length model; there is no
     reference that `oracle` could look at, so it stands for `normal` here. Of running text the source is the beginning,
     and what stands behind the template's gap the end, of a canvas of dataset.block tokens."""
-    from diffq.data.canvases import build_canvas, check_sources, plan_batches
-    from diffq.data.task import Example
+    from diffq.data.canvases import build_canvas, plan_batches
     from diffq.diffusion.contracts import Meter
     from diffq.rng import Rng
-    from diffq.runs.questions import prompted
     from diffq.runs.sampling import require_numbers
 
     tokenizer = bench.loaded.tokenizer
     if config.length == "oracle":
         config = dataclasses.replace(config, length="normal")
-    if config.dataset.task == "text":
-        if len(sources) > 1:
-            raise UserError("--source is the beginning of one text here; give it once, and num_samples for more of it")
-        asked: Any = prompted(bench.asked.asked, sources[0], template, bench.device)
-    elif config.dataset.task == "answers":
-        if template is not None:
-            raise UserError("--template holds words of an answer, and an answer behind a prompt has none; leave it out")
-        asked = dataclasses.replace(bench.asked, examples=[bench.asked.corpus.own(i, q) for i, q in enumerate(sources)])
-        asked.source_ids  # noqa: B018 - a question that is too long is refused before anything is sampled
-    else:
-        examples = [Example(i, text, ()) for i, text in enumerate(sources)]
-        asked = dataclasses.replace(bench.asked, examples=examples)
-        check_sources(asked.source_ids, bench.denoiser.max_length)
+    asked = _asked(config, bench, sources, template)
     keep: dict[int, int] = {}
     length: int | None = None
-    if config.dataset.task == "pairs" and template is not None:
+    if config.dataset.task == "pairs" and template is not None and not config.laid_out:
         keep, length = _template(template, tokenizer)
     bench = dataclasses.replace(bench, asked=asked)
     batches = bench.plan(config, bench.batch_tokens(config))
@@ -134,6 +120,34 @@ def _own_sources(
             for row, answer in zip(batch.rows, asked.written(batch.rows, ids, True), strict=True):
                 rows.append({"source": sources[row.source], "sample": row.sample, "text": answer.text})
     return rows
+
+
+def _asked(config: Config, bench: Any, sources: Sequence[str], template: str | None) -> Any:
+    """The questions that one's own sources are. UserError for what cannot be asked."""
+    from diffq.data.canvases import check_sources
+    from diffq.data.task import Example
+    from diffq.runs.questions import prompted
+
+    if config.dataset.task == "text":
+        if len(sources) > 1:
+            raise UserError("--source is the beginning of one text here; give it once, and num_samples for more of it")
+        return prompted(bench.asked.asked, sources[0], template, bench.device)
+    if config.dataset.task == "answers":
+        if template is not None:
+            raise UserError("--template holds words of an answer, and an answer behind a prompt has none; leave it out")
+        asked = dataclasses.replace(bench.asked, examples=[bench.asked.corpus.own(i, q) for i, q in enumerate(sources)])
+        asked.source_ids  # noqa: B018 - a question that is too long is refused before anything is sampled
+        return asked
+    asked = dataclasses.replace(bench.asked, examples=[Example(i, text, ()) for i, text in enumerate(sources)])
+    if not config.laid_out:
+        check_sources(asked.source_ids, bench.denoiser.max_length)
+        return asked
+    asked.source_ids  # noqa: B018 - likewise
+    if template is None:
+        return asked
+    keep, length = _template(template, bench.loaded.tokenizer)
+    ends = dict.fromkeys(range(length, asked.room), bench.loaded.tokenizer.end)
+    return dataclasses.replace(asked, keep={0: keep | ends})
 
 
 def _template(template: str, tokenizer: Any) -> tuple[dict[int, int], int]:

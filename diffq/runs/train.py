@@ -36,7 +36,7 @@ def run(request: Request) -> int:
     """Trains what the command line asks for. Returns 0, or 1 where the loss stopped being a number."""
     from diffq.runs.training.loop import NotFinite
 
-    config = compose(request.overrides, verb="train", config_dirs=request.config_dirs)
+    config = _sized(compose(request.overrides, verb="train", config_dirs=request.config_dirs))
     try:
         with reaching(lambda: "no step has been taken since the last checkpoint"), _tracker(config) as tracker:
             tracker.training(training_folder(config))
@@ -53,6 +53,15 @@ def run(request: Request) -> int:
     return 0
 
 
+def _sized(config: Config) -> Config:
+    """The configuration with the sizes of what its network starts from."""
+    if not getattr(config.model, "start", None):
+        return config
+    from diffq.models.starts import with_start
+
+    return with_start(config)
+
+
 def _tracker(config: Config) -> Tracker:
     """The tracker that is asked for, in the process that speaks."""
     return open_tracker(config.tracker, Path(config.outputs)) if _first_process() else NoTracker()
@@ -63,6 +72,7 @@ def train(config: Config, *, progress: bool = True) -> Path:
 
     Raises NotFinite, Interrupted (after a checkpoint), and UserError for what cannot be trained.
     """
+    config = _sized(config)
     folder = training_folder(config)
     if _finished(folder, config.trainer):
         if progress and _first_process():
@@ -149,12 +159,12 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
     from diffq.runs.training.loop import Job
     from diffq.runs.training.material import gather
 
-    made = gather(config, Store(Path(config.outputs)).cache, accelerator.main_process_first())
-    facts = {"tokenizer": made.tokenizer.digest, **made.facts}
-    _check_data(folder, facts)
-
+    first, device = accelerator.main_process_first(), accelerator.device
+    made = gather(config, Store(Path(config.outputs)).cache, first, device, shown and accelerator.is_main_process)
     torch.manual_seed(config.seed)
     model = config.model.build(made.tokenizer)
+    facts = {"tokenizer": made.tokenizer.digest, **made.facts, **_started(model, config, made.tokenizer)}
+    _check_data(folder, facts)
     if accelerator.process_index:  # dropout differs between processes, initial weights do not
         torch.manual_seed(config.seed + 1_000_003 * accelerator.process_index)
     if accelerator.is_main_process:
@@ -179,6 +189,21 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
     )  # fmt: skip
 
 
+def _started(model: Any, config: Config, tokenizer: Any) -> dict[str, Any]:
+    """Gives a network the weights that it starts from and says how its training masks, where it is told such; what
+    run.json is to keep of it."""
+    from diffq.models.entropy_masks import Masking
+
+    trainer, start = config.trainer, getattr(config.model, "start", None)
+    if hasattr(model, "masking"):
+        model.masking = Masking(trainer.noise, trainer.bins, trainer.fill)
+    if not start:
+        return {}
+    from diffq.models.starts import load_start
+
+    return {"start": load_start(model, start, tokenizer)}
+
+
 def _check_data(folder: Path, facts: Mapping[str, Any]) -> None:
     """UserError where a training was begun on other data than is there now."""
     run = read_json(folder / RUN) or {}
@@ -186,7 +211,8 @@ def _check_data(folder: Path, facts: Mapping[str, Any]) -> None:
         counted = next(name for name in ("pairs", "windows") if name in facts)
         raise UserError(
             f"{folder} was begun on other data ({run.get(counted)} {counted}, there are {facts[counted]} now, and their"
-            " words or tokens differ); delete the folder to train on the new data, or give back the old"
+            " words or tokens, or a model that it starts from, differ); delete the folder to train on the new data, or"
+            " give back the old"
         )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from diffq.config import Config
+from diffq.config.checks import serves
 from diffq.data.canvases import Batch, token_budget
 from diffq.data.lengths import LengthModel
 from diffq.data.task import Example
@@ -29,6 +30,7 @@ from diffq.models.checkpoints import Described, Loaded, load, read_config
 from diffq.models.published import is_published, published_settings, resolve
 from diffq.runs.answer_questions import AnswerQuestions
 from diffq.runs.form_questions import FormQuestions
+from diffq.runs.pair_forms import LaidOutQuestions
 from diffq.runs.questions import PairQuestions, Questions, TextTask
 from diffq.settings import as_mapping, key_fields, typed
 from diffq.store.identity import Identity, digest_sources, show_value
@@ -65,7 +67,7 @@ class Workbench:
     def identity(self, config: Config) -> Identity:
         """What determines the samples of a point on this workbench."""
         length = self.asked.length_name(config)
-        fitted = config.dataset.task == "pairs" and length != "free" and LengthModel.parse(length).needs_fit
+        fitted = isinstance(self.asked, PairQuestions) and length != "free" and LengthModel.parse(length).needs_fit
         return Identity(
             dataset=config.choices.dataset,
             dataset_key=key_fields(config.dataset),
@@ -153,6 +155,9 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
     if config.dataset.task == "answers":
         return AnswerQuestions(examples, corpus, loaded.tokenizer, denoiser.max_length, device)
+    if config.laid_out:
+        places: int = config.dataset.room  # type: ignore[attr-defined]
+        return LaidOutQuestions(examples, loaded.tokenizer, places, denoiser.max_length, device)
     return PairQuestions(examples, loaded.tokenizer, denoiser.max_length, loaded.lengths, device)
 
 
@@ -209,7 +214,7 @@ def known_checkpoint(config: Config) -> Config | str:
                 f"checkpoint={named} holds a {settings.kind} model, and model={config.choices.model} is of the family"
                 f" {asked}; name a model of its own"
             )
-        if settings.task != config.dataset.written_by or settings.process not in config.sampler.processes:
+        if not serves(settings, config.dataset) or settings.process not in config.sampler.processes:
             raise UserError(
                 f"checkpoint={named} holds a {settings.kind} model ({settings.process}, for {settings.task}), and it is"
                 f" asked for dataset={config.choices.dataset} with sampler={config.choices.sampler}; name its family,"
@@ -249,11 +254,14 @@ def to_train(config: Config) -> Config:
 def _trained(config: Config, folder: Path) -> Config:
     trained = read_config(folder)
     settings = {name: value for name, value in trained["model"].items() if name != "kind"}
+    learnt = {"tokenizer": trained["dataset"]["tokenizer"]}
+    if config.laid_out and "dataset.room" not in config.choices.given:
+        learnt["room"] = trained["dataset"].get("room", config.dataset.room)  # type: ignore[attr-defined]
     return dataclasses.replace(
         config,
         checkpoint=str(folder),
         model=typed(type(config.model), settings, "model"),
-        dataset=config.dataset.replace(tokenizer=trained["dataset"]["tokenizer"]),
+        dataset=config.dataset.replace(**learnt),
     )
 
 

@@ -132,7 +132,7 @@ def test_the_loss_is_the_weighted_cross_entropy_one_row_at_a_time(name):
     model, generator = build(name), torch.Generator().manual_seed(3)
     tokens_BL = torch.randint(10, 290, (4, 11), generator=generator)
     valid_BL = torch.arange(11) < torch.tensor([11, 7, 11, 9])[:, None]
-    batch = TextBatch(tokens_BL, valid_BL, torch.arange(4), torch.zeros(4, dtype=torch.long))
+    batch = TextBatch(tokens_BL, valid_BL, torch.arange(4), torch.zeros(4, dtype=torch.long), seen_BL=valid_BL)
     with torch.no_grad():
         found = model.loss(batch, Rng(0), Totals(4, int(valid_BL.sum())))["loss"]
     noise = training_noise(Noise(), batch, Rng(0))

@@ -113,7 +113,7 @@ class Benches:
         whole     every batch is run dry, however many there are
         UserError where the sampler does not fit the model; Uncounted where its law cannot be told.
         """
-        pairs = config.dataset.task == "pairs"
+        pairs = config.dataset.task == "pairs" and not config.laid_out
         sure = config.sampler.takes_length
         if pairs and sure and config.length.startswith("normal") and bench.loaded.lengths is None:
             config, sure = dataclasses.replace(config, length="oracle"), False  # the fit comes with the training
@@ -219,7 +219,8 @@ class Benches:
 
 def _end(config: Config, bench: Workbench, row: Row, expected: Lengths) -> int:
     """The position at which a row is thought to end: behind its prompt stands an answer."""
-    prompt = len(bench.sources[row.source]) if config.dataset.task == "answers" else 0
+    behind = config.dataset.task == "answers" or config.laid_out
+    prompt = len(bench.sources[row.source]) if behind else 0
     answer = expected.get((row.source, row.sample))
     return row.length if answer is None else min(row.length, prompt + answer)
 

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import torch
 
 from diffq.config import Config
 from diffq.data import lengths
 from diffq.data.batches import TrainBatches, tokenise
 from diffq.data.forms import FormBatches, FormCorpus, tokenise_forms
+from diffq.data.laid_out import LaidOutBatches, source_room
 from diffq.data.task import Example, PairCorpus
 from diffq.data.text import TextCorpus
 from diffq.data.tokenizers import Tokenizer, build_tokenizer
 from diffq.data.windows import TextBatches, tokenise_text
-from diffq.runs.training.preview import FormPreview, Preview, TextPreview
+from diffq.runs.training.preview import FormPreview, LaidOutPreview, Preview, TextPreview
 
 if TYPE_CHECKING:
     from diffq.models.base import TrainableModel, TrainBatch
@@ -46,11 +48,18 @@ class Material:
     shown: Mapping[str, Any] = field(default_factory=dict)
 
 
-def gather(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:
-    """The material that a configuration asks for. first: inside it the main process is ahead of the others, which then
-    find what it has put into the cache. UserError where there is nothing to train on."""
+def gather(
+    config: Config, cache: Path, first: contextlib.AbstractContextManager[Any], device: Any = None, shown: bool = False
+) -> Material:
+    """The material that a configuration asks for. UserError where there is nothing to train on.
+
+    first   inside it the main process is ahead of the others, which then find what it has put into the cache
+    device  where what a model has to say of the data is computed; shown: whether its progress is
+    """
     if config.dataset.task == "forms":
         return _forms(config, cache, first)
+    if config.laid_out:
+        return _laid_out(config, cache, first, device, shown)
     return _pairs(config, cache, first) if config.dataset.task == "pairs" else _texts(config, cache, first)
 
 
@@ -80,6 +89,52 @@ def _pairs(config: Config, cache: Path, first: contextlib.AbstractContextManager
         fitted.as_mapping(),
         pairs.note,
     )
+
+
+def _laid_out(
+    config: Config, cache: Path, first: contextlib.AbstractContextManager[Any], device: Any, shown: bool
+) -> Material:
+    settings, dataset, corpus = config.trainer, cast(Any, config.dataset), cast(PairCorpus, config.dataset.open())
+    room, longest = int(dataset.room), int(cast(Any, config.model).max_length)
+    raised_by = "dataset.max_source and dataset.room"
+    with first:
+        tokenizer = build_tokenizer(dataset.tokenizer, corpus, cache)
+        most = source_room(tokenizer, room, longest, dataset.max_source), room
+        pairs = tokenise(corpus.split("train"), tokenizer, *most, cache, raised_by)
+        batches = LaidOutBatches(pairs, tokenizer, room, settings.batch_size, config.seed, settings.window)
+        ordered = _ordered(config, batches, tokenizer, cache, device, shown)
+    examples: Sequence[Example] = []
+    if settings.validation_sources:
+        examples = corpus.split("valid")[: settings.validation_sources]
+    validation: list[TrainBatch] = []
+    if examples:
+        held_out = tokenise(examples, tokenizer, *most, raised_by=raised_by)
+        validation = _validation_pairs(LaidOutBatches(held_out, tokenizer, room, 1, 0))
+    preview = None
+    if examples and settings.previews:
+        preview = LaidOutPreview(config.sampler, tokenizer, examples[: settings.previews], room)
+    facts = {"pairs": len(pairs), "pairs_digest": pairs.digest} | ordered
+    return Material(tokenizer, batches, validation, preview, facts, note=pairs.note)
+
+
+def _ordered(
+    config: Config, batches: LaidOutBatches, tokenizer: Tokenizer, cache: Path, device: Any, shown: bool
+) -> dict[str, Any]:
+    """Gives batches the order in which a frozen model's entropies have their targets masked, where one is asked for;
+    what run.json is to keep of it."""
+    settings, start = config.trainer, getattr(config.model, "start", None)
+    if settings.noise != "ens" or settings.entropy_from == "self_partial":
+        return {}
+    from diffq.models.entropy_masks import Masking
+    from diffq.runs.training.entropies import FrozenEntropies, bins_of_all, frozen_model
+
+    setting = "trainer.entropy_model" if settings.entropy_model else "model.start"
+    where = device or torch.device("cpu")
+    loaded = frozen_model(setting, settings.entropy_model or str(start), tokenizer, where)
+    asked = FrozenEntropies(batches, loaded, settings.entropy_from, settings.fill, where)
+    masking = Masking("ens", settings.bins, settings.fill)
+    batches.bins = bins_of_all(batches, asked.all(cache, quiet=not shown), masking)
+    return {"entropies": asked.digest}
 
 
 def _forms(config: Config, cache: Path, first: contextlib.AbstractContextManager[Any]) -> Material:

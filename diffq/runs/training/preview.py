@@ -13,6 +13,7 @@ import torch
 
 from diffq.data.canvases import Row, build_canvas
 from diffq.data.forms import FormCorpus, form_canvas, tokenise_forms
+from diffq.data.laid_out import laid_out_canvas, separator
 from diffq.data.task import Example
 from diffq.diffusion.contracts import Canvas, row_id
 from diffq.models.base import TrainableModel
@@ -55,6 +56,33 @@ class Preview:
         ]
         by_index = {e.index: ids for e, ids in zip(self.examples, sources, strict=True)}
         return build_canvas(rows, by_index, self.tokenizer.pad, self.tokenizer.mask)
+
+
+@dataclass(frozen=True)
+class LaidOutPreview:
+    """Shows `source → sample (reference)` for each example on one canvas, always under the same draws."""
+
+    sampler: Sampler
+    tokenizer: Any
+    examples: Sequence[Example]
+    room: int
+
+    @torch.no_grad()
+    def __call__(self, model: TrainableModel) -> list[str]:
+        device, tokenizer = next(model.parameters()).device, self.tokenizer
+        sources = tokenizer.encode_sources([e.source for e in self.examples])
+        more = separator(tokenizer)
+        conditions = {e.index: [*ids, *more] for e, ids in zip(self.examples, sources, strict=True)}
+        rows = [Row(e.index, 0, len(conditions[e.index]) + self.room + 1) for e in self.examples]
+        canvas = laid_out_canvas(rows, conditions, self.room, tokenizer)
+        done = self.sampler(model.denoiser(), canvas.map(lambda x: x.to(device)), Rng(0)).cut_at_end()
+        shown = []
+        for example, tokens, valid in zip(self.examples, done.tokens_BL.cpu(), done.valid_BL.cpu(), strict=True):
+            first = len(conditions[example.index])
+            here = slice(first, first + self.room)
+            text = tokenizer.decode(tokens[here][valid[here]].tolist())
+            shown.append(f"{example.source} → {text} ({example.references[0]})")
+        return shown
 
 
 @dataclass(frozen=True)

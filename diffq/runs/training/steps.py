@@ -70,7 +70,8 @@ def to_device(batch: StepBatch, device: torch.device) -> StepBatch:
 
 def _mapped(batch: StepBatch, change: Callable[[Tensor], Tensor]) -> StepBatch:
     def moved(part: Any) -> Any:
-        return replace(part, **{f.name: change(getattr(part, f.name)) for f in fields(part)})
+        held = {f.name: getattr(part, f.name) for f in fields(part)}
+        return replace(part, **{name: change(value) for name, value in held.items() if value is not None})
 
     return StepBatch(tuple(map(moved, batch.parts)), change(batch.order_B), batch.totals)
 
