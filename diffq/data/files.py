@@ -12,8 +12,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,15 @@ Pair = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a dataset was found: a folder, a single file, or a hub data set."""
+    """Where a dataset was found: a folder, a single file, or a hub data set.
+
+    kept: of a hub data set, where below $DIFFQ_DATA it was looked for
+    """
 
     path: Path | None = None
     hub: str | None = None
     hub_config: str | None = None
+    kept: str = ""
 
     @property
     def is_file(self) -> bool:
@@ -61,6 +66,14 @@ def given_or_kept(path: str | None, kept: str | None) -> Path | None:
     return Path(data) / kept if data and kept and (Path(data) / kept).exists() else None
 
 
+def locate_kept(name: str, kept: str, path: str | None, hub: str | None, hub_config: str | None) -> Place:
+    """As `locate`, with a file or folder $DIFFQ_DATA/kept; a `path` at which there is nothing is refused."""
+    found = given_or_kept(path, kept)
+    if found is None and hub is None:
+        raise UserError(_nowhere(name, path, hub, "is not named", kept))
+    return Place(path=found) if found is not None else Place(hub=hub, hub_config=hub_config, kept=kept)
+
+
 def locate(name: str, path: str | None, hub: str | None, hub_config: str | None) -> Place:
     """The first place that exists: `path`, then $DIFFQ_DATA/name, then the hub data set. All splits come from there.
 
@@ -72,16 +85,17 @@ def locate(name: str, path: str | None, hub: str | None, hub_config: str | None)
     if data and (Path(data) / name).is_dir():
         return Place(path=Path(data) / name)
     if hub is not None:
-        return Place(hub=hub, hub_config=hub_config)
+        return Place(hub=hub, hub_config=hub_config, kept=name)
     raise UserError(_nowhere(name, path, hub, "is not named"))
 
 
-def _nowhere(name: str, path: str | None, hub: str | None, hub_trouble: str) -> str:
+def _nowhere(name: str, path: str | None, hub: str | None, hub_trouble: str, kept: str | None = None) -> str:
     given = "dataset.path (not given)" if path is None else f"dataset.path={path} (does not exist)"
-    data = os.environ.get("DIFFQ_DATA")
-    kept = f"{Path(data) / name} (no such folder)" if data else f"$DIFFQ_DATA/{name} (DIFFQ_DATA is not set)"
+    data, place = os.environ.get("DIFFQ_DATA"), kept or name
+    what = "no such folder" if kept in (None, name) else "nothing is there"
+    below = f"{Path(data) / place} ({what})" if data else f"$DIFFQ_DATA/{place} (DIFFQ_DATA is not set)"
     named = f"the hub data set dataset.hub={hub or 'null'} ({hub_trouble})"
-    return f"no files of dataset '{name}': looked in {given}, {kept} and {named}; give dataset.path=FOLDER"
+    return f"no files of dataset '{name}': looked in {given}, {below} and {named}; give dataset.path=FOLDER"
 
 
 def split_file(folder: Path, split: Split) -> Path:
@@ -111,6 +125,15 @@ def read_pairs(file: Path, source: str, target: str) -> list[Pair]:
 
 def read_hub(name: str, place: Place, split: Split, path: str | None, source: str, target: str) -> list[Pair]:
     """The pairs of a split of a hub data set, through the package `datasets`."""
+    rows = hub_rows(name, place, split, path)
+    pairs = [_pair(values, source, target, f"{place}, {split}, row {row}") for row, values in rows]
+    if not pairs:
+        raise UserError(f"{place} has no rows in its split '{split}'")
+    return pairs
+
+
+def hub_rows(name: str, place: Place, split: Split, path: str | None) -> Iterator[tuple[int, Any]]:
+    """Each row of a split of a hub data set, with its number from 1. UserError where it cannot be had."""
     try:
         import datasets
 
@@ -119,11 +142,8 @@ def read_hub(name: str, place: Place, split: Split, path: str | None, source: st
         )
     except Exception as error:  # no network, no package, no such name or split: each another exception
         reason = " ".join(str(error).split())[:200]
-        raise UserError(_nowhere(name, path, place.hub, f"{type(error).__name__}: {reason}")) from error
-    pairs = [_pair(values, source, target, f"{place}, {split}, row {row}") for row, values in enumerate(rows, 1)]
-    if not pairs:
-        raise UserError(f"{place} has no rows in its split '{split}'")
-    return pairs
+        raise UserError(_nowhere(name, path, place.hub, f"{type(error).__name__}: {reason}", place.kept)) from error
+    return enumerate(rows, 1)
 
 
 def _pair(values: Any, source: str, target: str, where: str) -> Pair:
@@ -137,11 +157,12 @@ def _pair(values: Any, source: str, target: str, where: str) -> Pair:
                 " (name yours with dataset.source and dataset.target)"
             )
     references = values[target] if isinstance(values[target], list) and values[target] else [values[target]]
-    texts = [_text(values[source], source, where), *(_text(value, target, where) for value in references)]
+    texts = [filled_text(values[source], source, where), *(filled_text(value, target, where) for value in references)]
     return texts[0], tuple(texts[1:])
 
 
-def _text(value: Any, column: str, where: str) -> str:
+def filled_text(value: Any, column: str, where: str) -> str:
+    """The text of a cell, without space around it. UserError where it is none, or empty."""
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: expected a text that is not empty in column '{column}', found {_shown(value)}")
     return value.strip()
@@ -152,9 +173,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
+def read_rows(file: Path, ragged: bool = False) -> Iterator[tuple[int, Any]]:
     """Each row's number, from 1 (for jsonl its line, for csv and tsv without the header), and what it holds.
 
+    ragged: a row of csv or tsv may lack its last cells, which are then empty.
     Raises UserError where the file is missing, of an unknown format, or cannot be read to its end.
     """
     name = file.name[:-3] if file.name.endswith(".gz") else file.name
@@ -163,7 +185,10 @@ def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{file}: unknown format '.{ending}'; known: {', '.join(FORMATS)}, each also with .gz")
     if not file.is_file():
         raise UserError(f"{file} does not exist")
-    readers = {"jsonl": _jsonl, "json": _json, "csv": _table, "tsv": _table, "parquet": _parquet}
+    table = partial(_table, ragged=ragged)
+    readers: dict[str, Callable[[Path, str], Iterator[tuple[int, Any]]]] = {
+        "jsonl": _jsonl, "json": _json, "csv": table, "tsv": table, "parquet": _parquet
+    }  # fmt: skip
     row = 0
     try:
         for row, values in readers[ending](file, ending):
@@ -217,7 +242,7 @@ def _json(file: Path, ending: str) -> Iterator[tuple[int, Any]]:
     yield from enumerate(values, 1)
 
 
-def _table(file: Path, ending: str) -> Iterator[tuple[int, Any]]:
+def _table(file: Path, ending: str, ragged: bool = False) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with _open(file) as lines:
         reader = csv.reader(lines, delimiter=",") if ending == "csv" else _tabbed(lines)
@@ -229,6 +254,8 @@ def _table(file: Path, ending: str) -> Iterator[tuple[int, Any]]:
                     header = cells
                 elif cells:
                     row += 1
+                    if ragged:
+                        cells += [""] * (len(header) - len(cells))
                     if len(cells) != len(header):
                         raise UserError(
                             f"{file}, row {row}: expected {len(header)} columns ({', '.join(header)}),"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from diffq.data.files import Pair, Place, locate, read_hub, read_pairs, split_file
 from diffq.data.task import Example, PairSettings, Split
@@ -23,9 +24,9 @@ class PairsCorpus:
     with the same source fall to the same split.
     """
 
-    def __init__(self, settings: Pairs):
+    def __init__(self, settings: Any):
         self.settings = settings
-        self.place: Place = locate(settings.name, settings.path, settings.hub, settings.hub_config)
+        self.place: Place = self._locate()
         self._splits: dict[str, tuple[Example, ...]] = {}
         self._whole: list[Pair] | None = None
 
@@ -44,6 +45,10 @@ class PairsCorpus:
         """None: nobody knows all right answers."""
         return None
 
+    def _locate(self) -> Place:
+        s = self.settings
+        return locate(s.name, s.path, s.hub, s.hub_config)
+
     def _read(self, name: Split) -> list[Pair]:
         s, place = self.settings, self.place
         if place.path is None:
@@ -61,6 +66,7 @@ class PairsCorpus:
         return part
 
     def _falls_to(self, source: str) -> Split:
+        """The split of a source, of a single file: a fixed hash of its text."""
         word = hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         u = int.from_bytes(word, "little") / 2**64
         if u < self.settings.test_fraction:

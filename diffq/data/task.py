@@ -129,7 +129,8 @@ class DatasetSettings(Settings):
     name: str = setting(help="what the dataset is called in folders and tables", in_key=False)
     tokenizer: str = setting(
         "words",
-        "words | wordpiece:SIZE (trained on the data) | bert | gpt2 | characters | a Hugging Face tokenizer folder",
+        "words | wordpiece:SIZE (trained on the data) | bert | gpt2 | roberta | cut:gpt2, cut:roberta, cut:FOLDER (the"
+        " part that the training texts need) | characters | a Hugging Face tokenizer folder",
     )
     models: dict[str, str] = setting(help="the default model for each process", in_key=False)
     metric: str = setting("text", "the default metric suite", in_key=False)

@@ -9,26 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffq.data.task import Corpus, DocumentCorpus
 from diffq.errors import UserError
-from diffq.store.files import making, write_atomic
+from diffq.store.files import write_atomic
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Of the vocabularies that we build, in the order of their ids: padding is 0. (Paper 1's own WordPiece puts [UNK] first
 and pads with 0 all the same; there as here padding is masked, so nothing depends on it.)"""
 
-KINDS = "words | wordpiece:SIZE | bert | gpt2 | characters | a Hugging Face tokenizer folder | a BERT vocabulary file"
+KINDS = (
+    "words | wordpiece:SIZE | bert | gpt2 | roberta | cut:gpt2 | cut:roberta | cut:FOLDER | characters | a Hugging Face"
+    " tokenizer folder | a BERT vocabulary file"
+)
 BERT = "bert-base-uncased"
 _ROLES = {"pad": ("pad_token",), "unk": ("unk_token",), "mask": ("mask_token",),
           "start": ("cls_token", "bos_token"), "end": ("sep_token", "eos_token")}  # fmt: skip
-_ALPHABET = 1000  # characters that a trained WordPiece keeps, the trainer's own default
-_TIDY = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
-         (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
 
 
 class Tokenizer:
@@ -113,6 +112,22 @@ class Tokenizer:
         token = self._backend.id_to_token(index)
         return "" if token is None else token
 
+    def identity(self, token: str) -> int:
+        """The id of a token as the vocabulary spells it. UserError for none."""
+        index = self._backend.token_to_id(token)
+        if index is None:
+            raise UserError(f"this vocabulary has no token '{token}'")
+        return int(index)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The token of each role: pad, unk, start, end, mask."""
+        return dict(self._special_tokens)
+
+    def to_str(self) -> str:
+        """The backend as a `tokenizer.json` has it."""
+        return str(self._backend.to_str())
+
     def save(self, folder: str | Path) -> None:
         """Writes a Hugging Face tokenizer folder, which `load` reads back to the same digest."""
         folder = Path(folder)
@@ -142,8 +157,11 @@ class Tokenizer:
         if made is not None:
             return made
         if (folder / "merges.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
+            from diffq.data.cut_tokenizers import is_roberta, roberta_of
             from diffq.data.exact_tokenizers import byte_level
 
+            if is_roberta(folder):
+                return roberta_of(folder / "vocab.json", folder / "merges.txt")
             return byte_level(folder)
         if (folder / "vocab.txt").is_file() and not (folder / "tokenizer_config.json").is_file():
             return _from_bert_vocabulary(folder / "vocab.txt")
@@ -153,21 +171,34 @@ class Tokenizer:
 def build_tokenizer(spec: str, corpus: Corpus, cache_dir: str | Path | None = None) -> Tokenizer:
     """The tokenizer that a dataset asks for.
 
-    spec: `words`, `wordpiece:SIZE`, `characters` (all from the training texts), `bert` and `gpt2` (looked for in
-    $DIFFQ_DATA/tokenizers, then on the hub), a tokenizer folder, or a BERT vocabulary file.
+    spec: `words`, `wordpiece:SIZE`, `characters` (all from the training texts), `bert`, `gpt2` and `roberta` (looked
+    for in $DIFFQ_DATA/tokenizers, then on the hub), `cut:` before one of the last two or before a folder (what the
+    training texts need of it), a tokenizer folder, or a BERT vocabulary file.
     cache_dir: where a trained WordPiece is kept under the hash of its texts; the same texts give the same tokenizer.
     Raises UserError for a spec that is none of these.
     """
     kind, _, size = spec.partition(":")
     path = Path(spec).expanduser()
     if spec == "words":
-        return _train_words(_texts(corpus), getattr(corpus, "words", ()))
+        from diffq.data.word_tokenizers import train_words
+
+        return train_words(_texts(corpus), getattr(corpus, "words", ()))
     if kind == "wordpiece":
         if not size.isdigit() or int(size) < len(SPECIAL_TOKENS) + 2:
             raise UserError(f"dataset.tokenizer={spec}: SIZE in wordpiece:SIZE is a whole number such as 8000")
-        return _wordpiece(int(size), _texts(corpus), cache_dir)
+        from diffq.data.word_tokenizers import wordpiece
+
+        return wordpiece(int(size), _texts(corpus), cache_dir)
     if spec == "bert":
         return _bert()
+    if kind == "cut" and size:
+        from diffq.data.cut_tokenizers import cut
+
+        return cut(build_tokenizer(size, corpus, cache_dir), _stream(corpus))
+    if spec == "roberta":
+        from diffq.data.cut_tokenizers import roberta_tokenizer
+
+        return roberta_tokenizer()
     if spec in ("gpt2", "characters"):
         from diffq.data import exact_tokenizers
 
@@ -181,103 +212,21 @@ def build_tokenizer(spec: str, corpus: Corpus, cache_dir: str | Path | None = No
 
 def _texts(corpus: Corpus) -> list[str]:
     """The texts that a tokenizer is trained on."""
+    return list(_stream(corpus))
+
+
+def _stream(corpus: Corpus) -> Iterator[str]:
+    """The same one after another."""
     if isinstance(corpus, DocumentCorpus):
-        return list(corpus.documents("train"))
-    return [text for example in corpus.split("train") for text in (example.source, *example.references)]
+        yield from corpus.documents("train")
+        return
+    for example in corpus.split("train"):
+        yield from (example.source, *example.references)
 
 
-def _plain_backend(model: Any) -> Any:
-    """BERT's normalisation (lower case, no accents) and splitting at spaces and punctuation."""
-    import tokenizers
-
-    backend = tokenizers.Tokenizer(model)
-    backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    return backend
-
-
-def _own_specials() -> dict[str, str]:
+def own_specials() -> dict[str, str]:
+    """The token of each role in the vocabularies that we build."""
     return dict(zip(("pad", "unk", "start", "end", "mask"), SPECIAL_TOKENS, strict=True))
-
-
-def _train_words(texts: Sequence[str], words: Iterable[str]) -> Tokenizer:
-    """Every word that the dataset names, then every other of the texts, the most frequent first."""
-    import tokenizers
-
-    found = _by_frequency(_count_words(texts))
-    vocabulary = {token: i for i, token in enumerate(dict.fromkeys((*SPECIAL_TOKENS, *words, *found)))}
-    return Tokenizer(_plain_backend(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]")), _own_specials())
-
-
-def _count_words(texts: Sequence[str]) -> Counter[str]:
-    import tokenizers
-
-    backend = _plain_backend(tokenizers.models.WordLevel({}, unk_token="[UNK]"))
-    counts: Counter[str] = Counter()
-    for first in range(0, len(texts), 1000):
-        block = backend.normalizer.normalize_str("\n".join(texts[first : first + 1000]))
-        counts.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(block))
-    return counts
-
-
-def _by_frequency(counts: Counter[str]) -> list[str]:
-    return sorted(counts, key=lambda item: (-counts[item], item))
-
-
-def _wordpiece(size: int, texts: Sequence[str], cache_dir: str | Path | None) -> Tokenizer:
-    if cache_dir is None:
-        return _train_wordpiece(size, texts)
-    import tokenizers
-
-    key = hashlib.sha256(f"wordpiece {size} {tokenizers.__version__}".encode())
-    for text in texts:
-        key.update(b"\0" + text.encode("utf-8", "surrogatepass"))
-    folder = Path(cache_dir) / "tokenizers" / f"wordpiece{size}-{key.hexdigest()[:16]}"
-    if not (folder / "tokenizer.json").is_file():
-        tokenizer = _train_wordpiece(size, texts)
-        with making(folder) as made:
-            tokenizer.save(made)
-    return Tokenizer.load(folder)
-
-
-def _train_wordpiece(size: int, texts: Sequence[str]) -> Tokenizer:
-    """Paper 1's own tokenizer (lower-casing BertNormalizer, BertPreTokenizer) of at most `size` tokens.
-
-    The alphabet is fixed here, at the start and inside of words: the trainer numbers characters in the order of a hash
-    table that differs from run to run, and breaks ties between merges by these numbers.
-    """
-    import tokenizers
-
-    first: Counter[str] = Counter()
-    inner: Counter[str] = Counter()
-    for word, count in _count_words(texts).items():
-        first[word[0]] += count
-        for character in word[1:]:
-            inner[character] += count
-    most = max(1, min(_ALPHABET, size // 4))
-    kept = set(_by_frequency(first + inner)[:most])
-    inside = [f"##{c}" for c in sorted(kept & set(inner))]
-    trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=size,
-        special_tokens=[*SPECIAL_TOKENS, *inside],
-        initial_alphabet=sorted(kept),
-        limit_alphabet=len(kept),
-        show_progress=False,
-    )
-    trained = _plain_backend(tokenizers.models.WordPiece(unk_token="[UNK]"))
-    trained.train_from_iterator(texts, trainer)
-    return _wordpiece_of(trained.get_vocab())
-
-
-def _wordpiece_of(vocabulary: dict[str, int]) -> Tokenizer:
-    """Its `decode` spaces as transformers 4 did for BERT ("it's", "what?"), the spelling that paper 1 scored."""
-    import tokenizers
-    from tokenizers import decoders
-
-    backend = _plain_backend(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tidy = [decoders.Replace(old, new) for old, new in _TIDY]
-    backend.decoder = decoders.Sequence([decoders.WordPiece(cleanup=False), decoders.Fuse(), *tidy])
-    return Tokenizer(backend, _own_specials())
 
 
 def _bert() -> Tokenizer:
@@ -305,7 +254,9 @@ def _from_bert_vocabulary(path: Path) -> Tokenizer:
     if absent or len(vocabulary) != len(tokens):
         why = f"it has no {absent[0]}" if absent else "a token stands in it twice"
         raise UserError(f"{path} is no BERT vocabulary file: {why}; expected one WordPiece a line")
-    return _wordpiece_of(vocabulary)
+    from diffq.data.word_tokenizers import wordpiece_of
+
+    return wordpiece_of(vocabulary)
 
 
 def wordpiece_file(path: str | Path) -> Tokenizer:
@@ -320,7 +271,9 @@ def wordpiece_file(path: str | Path) -> Tokenizer:
     absent = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if absent:
         raise UserError(f"{path} is no WordPiece of paper 1: it has no {absent[0]}")
-    return _wordpiece_of(vocabulary)
+    from diffq.data.word_tokenizers import wordpiece_of
+
+    return wordpiece_of(vocabulary)
 
 
 def from_json(folder: Path) -> Tokenizer | None:
@@ -371,6 +324,6 @@ def _from_transformers(name: str, missing: str) -> Tokenizer:
     for role, other in (("start", "end"), ("end", "start")):
         if role not in specials and other in specials:
             specials[role] = specials[other]
-    for role, token in _own_specials().items():
+    for role, token in own_specials().items():
         specials.setdefault(role, token)
     return Tokenizer(backend, specials)

@@ -136,7 +136,7 @@ def test_wordpiece_is_a_function_of_its_texts(tmp_path: Path) -> None:
 
 
 def test_wordpiece_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import diffq.data.tokenizers as module
+    import diffq.data.word_tokenizers as module
 
     texts = Texts(many_texts())
     first = build_tokenizer("wordpiece:200", texts, tmp_path)
