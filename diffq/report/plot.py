@@ -25,7 +25,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DPI = 200
 WIDTH = 6.4
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "diffq",
     "font.family": ["DejaVu Sans", "sans-serif"],
@@ -47,7 +47,7 @@ class Drawn:
     blocked: tuple[tuple[float, float, float, float], ...] = ()
 
 
-_METADATA: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+METADATA: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
 def save_plot(frontier: Frontier, stem: Path, formats: Sequence[str] = ("png", "svg")) -> tuple[Path, ...]:
@@ -56,12 +56,12 @@ def save_plot(frontier: Frontier, stem: Path, formats: Sequence[str] = ("png", "
 
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         drawn = draw(frontier)
         paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in formats)
         for path, kind in zip(paths, formats, strict=True):
             buffer = io.BytesIO()
-            drawn.figure.savefig(buffer, format=kind, dpi=DPI, metadata=_METADATA[kind])
+            drawn.figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
             write_atomic(path, buffer.getvalue(), sync=False)
     return paths
 
@@ -277,7 +277,7 @@ def _text_size(renderer: Any, text: str, bold: bool) -> tuple[float, float]:
     """Width and height in pixels, with a little air: a viewer of the SVG may use another font."""
     from matplotlib.font_manager import FontProperties
 
-    font = FontProperties(family=_STYLE["font.family"], size=_LABEL, weight="bold" if bold else "normal")
+    font = FontProperties(family=STYLE["font.family"], size=_LABEL, weight="bold" if bold else "normal")
     width, height, _ = renderer.get_text_width_height_descent(text, font, ismath=False)
     return width * 1.06, height * 1.3
 
