@@ -91,6 +91,7 @@ VERBS: dict[str, Verb] = {
             "diffq sweep sampler=clamp_before_cfg scale=1,1.5,2,3 temperature=0,0.25,0.5,1 steps=10,30",
             "diffq sweep dataset=qqp 'sampler=glob(clamp*)' seed='range(0,3)' num_sources=300",
             "diffq sweep sampler=cfg scale=1,2,4 trace=8",
+            "diffq sweep sampler=eags order=high_entropy,random energy=16 dataset=tinyshakespeare",
             "diffq sweep sampler=cfg scale=1,2,4 hydra/launcher=joblib hydra.launcher.n_jobs=4",
             "diffq sweep experiment=demo --plan",
         ),
@@ -276,6 +277,7 @@ verbs:
 keys:
   model dataset sampler metric trainer tracker experiment     a name: `diffq ls samplers` shows them
   seed num_samples num_sources split length checkpoint outputs plugins device dtype batch_tokens trace
+  energy energy_potential
   scale, steps, temperature, …  the dials of the chosen sampler; also written sampler.scale
 
 examples:

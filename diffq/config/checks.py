@@ -170,6 +170,12 @@ def check_fit(config: Config) -> None:
             f"sampler '{sampler}' serves {' and '.join(config.sampler.processes) or 'no'} models, and model '{model}'"
             f" is {process}; samplers for it: {', '.join(fitting) or 'none'}"
         )
+    if config.energy and (not config.sampler.fills or getattr(config.sampler, "allow_mask", False)):
+        filling = [name for name in SAMPLERS.names() if SAMPLERS[name].fills]
+        raise UserError(
+            f"energy={config.energy} is that of drafts of words with nothing masked, and sampler '{sampler}' gives none"
+            f" here; those that do, with allow_mask=false: {', '.join(filling)}"
+        )
     if getattr(config.model, "condition_dropout", None) == 0 and config.sampler.needs_guidance():
         raise UserError(
             f"sampler '{sampler}' guides here, and model '{model}' has model.condition_dropout=0, so no unconditional"

@@ -51,6 +51,12 @@ class RootSettings(Settings):
     trace: int = setting(
         0, "rows of each point whose denoising is kept step by step, at most a batch; 0 = none", low=0, in_key=False
     )
+    energy: int = setting(
+        0, "rows of each point whose energy is recorded at every step, at most a batch; 0 = none", low=0, in_key=False
+    )
+    energy_potential: Literal["log_probability", "logit"] = setting(
+        "log_probability", "what that energy sums: log-probabilities, or the model's raw scores", in_key=False
+    )
 
     def check(self) -> None:
         if not re.fullmatch(r"auto|cpu|mps|spread|cuda(:\d+)?", self.device):

@@ -183,6 +183,8 @@ class Step:
     canvas   the canvas that is being filled; gaussian samplers leave its tokens as they were
     draft    gives the tokens_BL that one would stop with now; it may cost a projection, so it is a function
     stats    named numbers of the sampler's own, one for each row
+    filled   gives the draft with everything that is still masked filled by this step's draws; it may cost a network
+             call, and is to be asked before the next step. None where the sampler cannot say
     """
 
     index: int
@@ -191,6 +193,7 @@ class Step:
     canvas: Canvas
     draft: Callable[[], Tensor]
     stats: Mapping[str, Tensor] = field(default_factory=dict)
+    filled: Callable[[], Tensor] | None = None
 
 
 OnStep = Callable[[Step], None]

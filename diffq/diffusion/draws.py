@@ -1,7 +1,8 @@
 """Keyed categorical draws from a projection on the vocabulary, tile by tile: exact at any vocabulary size.
 
-    Draw      a token from the softmax at a temperature; the best token at temperature 0
-    DrawAndZ  the same with log Σ exp(score) and the token's log-probability, from one pass
+    Draw            a token from the softmax at a temperature; the best token at temperature 0
+    DrawAndZ        the same with log Σ exp(score) and the token's log-probability, from one pass
+    DrawAndEntropy  a token at temperature 1 with the entropy of what it is drawn from, from one pass
 
 Draws that need whole rows are in `row_draws`. See `reductions` for what tiles, scores and factors are.
 
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffq.diffusion.reductions import Accumulator, LogZ, Scaled
+from diffq.diffusion.reductions import Accumulator, LogZ, Plain, Scaled, Shannon
 from diffq.rng import exponential
 
 BLOCK = 256  # ids a block of the exponential race; stored samples depend on it
@@ -72,6 +73,20 @@ class DrawAndZ:
             return _RaceAndZ(self.key_N[part], factor)
         drawn = Draw(self.key_N, self.temperature).start(part)
         return _DrawnAndZ(drawn) if factor == 1 else Scaled(_DrawnAndZ(drawn), factor)
+
+
+@dataclass(frozen=True)
+class DrawAndEntropy(Plain):
+    """`Draw` at temperature 1 and the Shannon `Entropy` of what is drawn from, from one pass over the scores: (tokens,
+    float64 entropies in nats).
+
+    key_N: 64-bit keys (diffq.rng), one a position.
+    """
+
+    key_N: Tensor
+
+    def accumulator(self, part: slice) -> Accumulator:
+        return _RaceAndEntropy(self.key_N[part])
 
 
 def in_blocks(values_NT: Tensor, never: float) -> Tensor:
@@ -132,12 +147,16 @@ class Race(_LeadingBlock):
         largest = torch.finfo(values_NT.dtype).max / max(abs(bits), 1.0) / 2
         peak_N = (values_NT.amax(-1) if self.factor > 0 else values_NT.amin(-1)).clamp_(-largest, largest)
         shift_N11 = (peak_N * -bits)[:, None, None]
-        weights_NC256 = torch.add(shift_N11, blocks_NC256, alpha=bits).exp2_()
-        log_sum_NC = weights_NC256.sum(-1).double().log_() - shift_N11[..., 0].double() * math.log(2)
+        sum_NC = self.weigh(torch.add(shift_N11, blocks_NC256, alpha=bits), peak_N)
+        log_sum_NC = sum_NC.double().log_() - shift_N11[..., 0].double() * math.log(2)
         lanes = torch.arange(blocks_NC256.shape[1], device=values_NT.device) + (BLOCK_LANE + first // BLOCK)
         time_NC = exponential(self.key_N[:, None], lanes).log_() - log_sum_NC
         self.lead(-time_NC, blocks_NC256, first)
         return log_sum_NC
+
+    def weigh(self, power_NC256: Tensor, peak_N: Tensor) -> Tensor:
+        """Σ of 2^power in each block; what is handed over may be overwritten. peak_N: the value that has power 0."""
+        return power_NC256.exp2_().sum(-1)
 
     def result(self) -> Tensor:
         ids_N256 = self.first_id_N[:, None] + torch.arange(BLOCK, device=self.first_id_N.device)
@@ -158,6 +177,26 @@ class _RaceAndZ(Race):
         token_N = super().result()
         value_N1 = self.leader_N256.gather(1, (token_N - self.first_id_N)[:, None])
         return token_N, self.log_z_N, value_N1.squeeze(1).double() * self.factor - self.log_z_N
+
+
+class _RaceAndEntropy(Race):
+    """Takes the entropy's two sums from the weights of the race."""
+
+    def __init__(self, key_N: Tensor):
+        super().__init__(key_N, 1.0)
+        self.shannon = Shannon()
+
+    def weigh(self, power_NC256: Tensor, peak_N: Tensor) -> Tensor:
+        weights_NC256 = power_NC256.exp2()
+        sum_NC = weights_NC256.sum(-1)
+        # What is excluded has power −inf and weight 0: any finite power does, and 0·−inf would be no number.
+        moment_NC = (weights_NC256.mul_(power_NC256.clamp_(min=-1e30))).sum(-1)
+        mass_N, moment_N = sum_NC.sum(-1).double(), moment_NC.sum(-1).double() * math.log(2)
+        self.shannon.add(peak_N.double(), mass_N, moment_N)
+        return sum_NC
+
+    def result(self) -> Any:
+        return super().result(), self.shannon.result()
 
 
 class _DrawnAndZ:

@@ -308,10 +308,10 @@ class Entropy(Plain):
     order: float = 1.0
 
     def accumulator(self, part: slice) -> Accumulator:
-        return _Shannon() if self.order == 1 else _Renyi(self.order)
+        return Shannon() if self.order == 1 else _Renyi(self.order)
 
 
-class _Shannon:
+class Shannon:
     """Keeps the running peak, Σ exp(s − peak) and Σ exp(s − peak)·(s − peak)."""
 
     def __init__(self) -> None:
@@ -324,7 +324,10 @@ class _Shannon:
         weights_NT = centred_NT.exp()
         mass_N = weights_NT.sum(-1).double()
         moment_N = (weights_NT * centred_NT.clamp_(min=-1e30)).sum(-1).double()  # 0 · −inf is 0 here
-        peak_N = peak_N.double()
+        self.add(peak_N.double(), mass_N, moment_N)
+
+    def add(self, peak_N: Tensor, mass_N: Tensor, moment_N: Tensor) -> None:
+        """Takes the sums of a tile, float64."""
         if self.peak_N is not None:
             new_N = torch.maximum(peak_N, self.peak_N)
             mass_N, moment_N = _rescale(mass_N, moment_N, peak_N - new_N)

@@ -22,7 +22,7 @@ from diffq.errors import UserError
 # One sweep has one of each of these: they say nothing about a point's samples.
 _NOT_SWEPT = (
     "outputs", "plugins", "device", "batch_tokens", "num_samples", "experiment", "paper", "trainer", "tracker",
-    "metric", "trace",
+    "metric", "trace", "energy", "energy_potential",
 )  # fmt: skip
 
 Axes = dict[str, list[Any]]  # canonical key -> the values it takes, the first key slowest

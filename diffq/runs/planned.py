@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, Request, compose
 from diffq.config.files import group_files, read_mapping, search_dirs
+from diffq.runs.energy import has_energy
 from diffq.runs.grid import GridPoint, expand, written
 from diffq.runs.trace import is_traced
 from diffq.settings import as_mapping
@@ -44,8 +45,10 @@ class Planned:
 
     @property
     def done(self) -> bool:
-        """Whether all rows and traces that this sweep asks for are on disk."""
-        return self.point.status(self.total) == "done" and is_traced(self.point, self.config.trace)
+        """Whether all rows, traces and energies that this sweep asks for are on disk."""
+        if self.point.status(self.total) != "done":
+            return False
+        return is_traced(self.point, self.config.trace) and has_energy(self.point, self.config)
 
     def plan_row(self) -> PlanRow:
         config = self.config

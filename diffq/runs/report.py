@@ -35,6 +35,7 @@ from diffq.report.prompts import prompt_tables
 from diffq.report.seeds import pool_seeds
 from diffq.report.tables import ReportTable, level_table, print_table, table, to_json, volume_table
 from diffq.runs import paper_tables
+from diffq.runs.energy import write_courses
 from diffq.runs.judging import Judges
 from diffq.runs.nulls import read_nulls, score_nulls
 from diffq.runs.report_files import Wanted, show, write_files
@@ -139,6 +140,8 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
     metrics = tuple(metric.name for metric in config.metric.metrics if metric.axis != "cost")
     found_out = findings(frontier, against, baseline(points, (x, y)), metrics)
     found_out = found_out.after(prompt_tables(pool_seeds(points), list(dict.fromkeys([y, x, *metrics]))))
+    energy_tables, pictures = write_courses(frontier.points, selection.store, folder, wanted.formats)
+    found_out = found_out.after(energy_tables)
     files, more = write_files(folder, wanted.formats, frontier, metrics, paper, found_out.tables)
     report = Report(
         frontier=frontier,
@@ -148,7 +151,7 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
         levels=tuple(at_equal_diversity(frontier, against=against)),
         against=against.label,
         paper=paper,
-        files=tuple(files),
+        files=(*files, *pictures),
         notes=(*frontier.notes, *notes, *more),
         findings=found_out,
     )
@@ -160,7 +163,7 @@ def _with_page(report: Report, page: Path, judges: Judges, store: Store, wanted:
     if "html" not in wanted.formats:
         return report
     written, said = write_page(
-        page, report.frontier, report.metrics, report.tables, report.notes, judges, store, wanted.sources
+        page, report.frontier, report.metrics, report.tables, report.notes, judges, store, wanted.sources, report.files
     )
     files = (*report.files, page) if written else report.files
     return dataclasses.replace(report, files=files, notes=(*report.notes, *said))

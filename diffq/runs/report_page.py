@@ -6,6 +6,7 @@ Knows no figure and no HTML.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +37,18 @@ def write_page(
     judges: Judges,
     store: Store,
     sources: int = SOURCES,
+    files: Sequence[Path] = (),
 ) -> tuple[bool, list[str]]:
     """Whether the page could be written, and what is to be said about it: what it lacks and why.
 
-    sources: of how many sources the samples are shown; the first of the split.
+    sources: of how many sources the samples are shown; the first of the split. files: those of the report, of which
+    the picture of energies travels in the page.
     """
     shown = _Shown(judges, store, sources)
     parts = {part.key: shown.part(part) for part in _single(frontier.points)}
     data = page_data(frontier, metrics, tables, notes) | {"name": file.parent.name, "versions": versions()}
     data |= {"asked": shown.asked, "sources": {"shown": shown.most, "all": frontier.points[0].sources}}
+    data["pictures"] = [_picture("Energy along the steps", file) for file in files if file.name == "energy.svg"]
     said = shown.notes
     data["notes"] += said
     try:
@@ -53,6 +57,12 @@ def write_page(
         return False, [*said, f"no report.html: {error}"]
     write_atomic(file, text.encode(), sync=False)
     return True, said
+
+
+def _picture(title: str, file: Path) -> dict[str, str]:
+    """An SVG file as the page holds it, which fetches nothing."""
+    coded = base64.b64encode(file.read_bytes()).decode()
+    return {"title": title, "source": f"data:image/svg+xml;base64,{coded}"}
 
 
 def _single(points: Iterable[ReportPoint]) -> list[ReportPoint]:

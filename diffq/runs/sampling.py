@@ -22,6 +22,7 @@ from diffq.data.canvases import Batch
 from diffq.diffusion.contracts import Canvas, Meter, OnStep, Step
 from diffq.errors import UserError
 from diffq.rng import Rng
+from diffq.runs.energy import record_energy
 from diffq.runs.trace import trace_point
 from diffq.runs.workbench import Workbench
 from diffq.settings import as_mapping
@@ -58,6 +59,7 @@ def sample_point(
     point = Store(Path(config.outputs)).point(bench.identity(config))
     _fill(point, config, bench, wait, on_progress, on_step)
     trace_point(config, bench, point)
+    record_energy(config, bench, point)
     return point
 
 

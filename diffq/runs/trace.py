@@ -46,13 +46,13 @@ def trace_point(config: Config, bench: Workbench, point: Point) -> None:
     from diffq.diffusion.contracts import Meter
     from diffq.rng import Rng
 
-    batch = _batch(config, bench, point)
+    batch = middle_batch(config, bench, point)
     canvas = bench.canvas(batch)
     recorder = Recorder(bench.loaded.tokenizer, min(config.trace, len(batch.rows)))
     filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), recorder.on_step).cut_at_end()
     ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
     written = bench.asked.written(batch.rows, ids[: len(batch.rows)], True)
-    saved = _saved(point, batch, recorder.rows)
+    saved = saved_rows(point, batch, recorder.rows)
     lines = []
     for at in range(recorder.rows):
         row = batch.rows[at]
@@ -66,7 +66,7 @@ def trace_point(config: Config, bench: Workbench, point: Point) -> None:
         print(f"diffq: {point.folder}: {said}", file=sys.stderr)
 
 
-def _batch(config: Config, bench: Workbench, point: Point) -> Batch:
+def middle_batch(config: Config, bench: Workbench, point: Point) -> Batch:
     """The batch in the middle of those of the first sample of each source: neither the shortest nor the longest rows,
     and the same one however many samples are added."""
     tokens = point.run().get("batch_tokens") or bench.batch_tokens(config)
@@ -74,8 +74,8 @@ def _batch(config: Config, bench: Workbench, point: Point) -> Batch:
     return batches[len(batches) // 2]
 
 
-def _saved(point: Point, batch: Batch, count: int) -> dict[int, list[int]]:
-    """The ids of the traced rows as samples.jsonl has them."""
+def saved_rows(point: Point, batch: Batch, count: int) -> dict[int, list[int]]:
+    """The ids of the first rows of a batch as samples.jsonl has them."""
     rows = range(batch.first, batch.first + count)
     return {row["row"]: row["ids"] for row in point.rows(rows.stop) if row["row"] in rows}
 

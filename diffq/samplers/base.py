@@ -26,6 +26,7 @@ class Sampler(Settings):
     # How much it asks of a network: can be bounded without one; is the same whatever the network answers.
     foreseeable: ClassVar[bool] = True
     by_numbers: ClassVar[bool] = False
+    fills: ClassVar[bool] = False  # its steps can give drafts without masks (`Step.filled`)
     records: ClassVar[tuple[str, ...]] = ()  # of the statistics of its steps, those whose mean a row keeps
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:

@@ -10,6 +10,7 @@ them.
     rank_then_sample      where the best token is most probable, then draws there           (arXiv 2604.00375's TPP)
     margin                … where the best token leads the second by most                   (Dream: topk_margin)
     entropy               … where the distribution has least entropy                        (Dream: entropy)
+    eags                  … where it has most, in few rounds; may re-draw (in `eags`)       (EAGS, arXiv 2411.06438)
     confidence_threshold  low_confidence, writing all above a threshold: approximate        (Fast-dLLM)
     factor                … as many as have (n + 1)·(1 − confidence) < factor: approximate  (Fast-dLLM)
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -72,7 +74,9 @@ class Counting(InBlocks):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding(InBlocks, MaskedSampler):
-    """A rule of decoding. Subclasses say where to write: `order` before the network is asked, or `ranked` after."""
+    """A rule of decoding. Subclasses say where to write: `places` before the network is asked, or `ranked` after."""
+
+    fills: ClassVar[bool] = True
 
     ending: Ending = setting(
         "free",
@@ -83,7 +87,7 @@ class Decoding(InBlocks, MaskedSampler):
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan | Looking:
         raise NotImplementedError
 
-    def order(self, canvas: Canvas, rng: Rng) -> Tensor | None:
+    def places(self, canvas: Canvas, rng: Rng) -> Tensor | None:
         """The places of positions in an order that is known beforehand, lowest first, (B, L)."""
         return None
 
@@ -100,10 +104,20 @@ class Decoding(InBlocks, MaskedSampler):
         """Statistics of a round, a number a row, (R,): of the merits of what is written, as `ranked` gave them."""
         return {}
 
+    def visits(self, now: Round) -> Tensor | None:
+        """How often what is asked for was drawn before, (R,), where draws that are not written decide what is; None
+        where a position's only draw is the one that is written."""
+        return None
+
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         tokens_BL = mask_free(canvas, denoiser.mask)
-        session, masked_BL = self.open(denoiser, canvas), canvas.free_BL.clone()
-        blocks, order_BL = self.blocks(canvas), self.order(canvas, rng)
+        self.fill(self.open(denoiser, canvas), canvas, tokens_BL, rng, on_step)
+        return canvas.replace(tokens_BL=tokens_BL)
+
+    def fill(self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, on_step: OnStep | None) -> None:
+        """Writes every free position of tokens_BL, in place. The session is used up: rows leave it."""
+        masked_BL = canvas.free_BL.clone()
+        blocks, order_BL = self.blocks(canvas), self.places(canvas, rng)
         rounds = self.rounds(canvas, blocks)
         here_R = torch.arange(len(tokens_BL), device=canvas.device)
         time_B = torch.ones(len(tokens_BL), dtype=torch.float64, device=canvas.device)
@@ -111,29 +125,54 @@ class Decoding(InBlocks, MaskedSampler):
             if len(now.row_R) < len(here_R):
                 session.select(torch.searchsorted(here_R, now.row_R))
                 here_R = now.row_R
+            row_R1, before_RL = now.row_R[:, None], tokens_BL[now.row_R]
             if order_BL is None:
-                at_RQ, token_RQ, write_RQ, merit_RQ = self._seen(session, canvas, tokens_BL, rng, now)
+                at_RQ, token_RQ, write_RQ, merit_RQ = self._seen(session, canvas, before_RL, rng, now)
             else:
                 merit_RQ = None
-                at_RQ, token_RQ, write_RQ = self._ordered(session, canvas, tokens_BL, rng, now, order_BL)
-            row_R1 = now.row_R[:, None]
+                at_RQ, token_RQ, write_RQ = self._ordered(session, canvas, before_RL, rng, now, order_BL)
             # A slot that is not written puts back what stands at its place: slots of a row have different places.
             tokens_BL[row_R1, at_RQ] = torch.where(write_RQ, token_RQ, tokens_BL[row_R1, at_RQ])
             masked_BL[row_R1, at_RQ] = masked_BL[row_R1, at_RQ] & ~write_RQ
             if on_step is not None:
                 time_B[now.row_R] = masked_BL[now.row_R].sum(1).double() / blocks.free_B[now.row_R]
-                told = {} if merit_RQ is None else self.told(merit_RQ, write_RQ, denoiser.vocab_size)
+                filled = partial(self._filled, session, canvas, tokens_BL, masked_BL, before_RL, rng, now)
+                told = {} if merit_RQ is None else self.told(merit_RQ, write_RQ, session.words)
                 stats = {name: _of_rows(value_R, now.row_R, len(tokens_BL)) for name, value_R in told.items()}
-                on_step(Step(now.index, rounds.total, time_B.clone(), canvas, tokens_BL.clone, stats=stats))
-        return canvas.replace(tokens_BL=tokens_BL)
+                on_step(
+                    Step(now.index, rounds.total, time_B.clone(), canvas, tokens_BL.clone, stats=stats, filled=filled)
+                )
+
+    def _filled(
+        self,
+        session: Any,
+        canvas: Canvas,
+        tokens_BL: Tensor,
+        masked_BL: Tensor,
+        before_RL: Tensor,
+        rng: Rng,
+        now: Round,
+    ) -> Tensor:
+        """The canvas after a round with this round's draws wherever it is still masked: one network call, at what stood
+        there before the round."""
+        full_BL, left_RL = tokens_BL.clone(), masked_BL[now.row_R]
+        counts = tuple(left_RL.sum(1).tolist())
+        if not any(counts):
+            return full_BL
+        at_RK, slots = first_in_order(left_RL, counts)
+        hidden = session.run(before_RL, now.noise_R, at_RK)
+        sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RK, slots, self.visits(now))
+        (token_N,) = sight.read(self.token(sight.key_N))
+        full_BL.view(-1)[(now.row_R[:, None] * full_BL.shape[1] + at_RK).flatten()[slots]] = token_N
+        return full_BL
 
     def _ordered(
-        self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, now: Round, order_BL: Tensor
+        self, session: Any, canvas: Canvas, tokens_RL: Tensor, rng: Rng, now: Round, order_BL: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Asks the network for the positions whose turn it is, and for no others."""
         assert now.quotas is not None
         at_RQ, slots = first_in_order(now.open_RL, now.quotas, order_BL[now.row_R])
-        hidden = session.run(tokens_BL[now.row_R], now.noise_R, at_RQ)
+        hidden = session.run(tokens_RL, now.noise_R, at_RQ)
         sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RQ, slots, None)
         (token_N,) = session.read(hidden, slots, [sight.draw(self.token(sight.key_N))])
         token_RQ = torch.zeros_like(at_RQ)
@@ -141,15 +180,14 @@ class Decoding(InBlocks, MaskedSampler):
         return at_RQ, token_RQ, real(slots, at_RQ)
 
     def _seen(
-        self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, now: Round
+        self, session: Any, canvas: Canvas, tokens_RL: Tensor, rng: Rng, now: Round
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Reads every masked position of the blocks, and ranks them; gives the merits, too, of what may be written."""
         at_RK, slots = first_in_order(now.open_RL, now.counts)
-        hidden = session.run(tokens_BL[now.row_R], now.noise_R, at_RK)
-        sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RK, slots, now.visit_R)
+        hidden = session.run(tokens_RL, now.noise_R, at_RK)
+        sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RK, slots, self.visits(now))
         merit_N, token_N = self.ranked(sight)
-        merit_RK = torch.full(at_RK.shape, -math.inf, dtype=torch.float64, device=at_RK.device)
-        merit_RK.view(-1)[slots] = merit_N.double()
+        merit_RK = of_slots(merit_N, slots, at_RK)
         if now.quotas is None:  # open positions come first in at_RK, but on a GPU nobody has counted them
             merit_RK = merit_RK.masked_fill(~now.open_RL.gather(1, at_RK), -math.inf)
         best_RK = merit_RK.argsort(dim=1, descending=True, stable=True)
@@ -231,6 +269,13 @@ def slots_of(counts: tuple[int, ...], widest: int, device: torch.device) -> Tens
     return torch.tensor([r * widest + i for r, n in enumerate(counts) for i in range(n)], device=device)
 
 
+def of_slots(merit_N: Tensor, slots: Tensor, like_RK: Tensor) -> Tensor:
+    """The merits of read slots at their places, float64; −inf in the slots that were not meant."""
+    merit_RK = torch.full(like_RK.shape, -math.inf, dtype=torch.float64, device=like_RK.device)
+    merit_RK.view(-1)[slots] = merit_N.double()
+    return merit_RK
+
+
 def real(slots: Tensor, like_RQ: Tensor) -> Tensor:
     """Which slots are among the flat ones, bool."""
     found = torch.zeros(like_RQ.numel(), dtype=torch.bool, device=like_RQ.device)
@@ -238,10 +283,10 @@ def real(slots: Tensor, like_RQ: Tensor) -> Tensor:
     return found.view_as(like_RQ)
 
 
-def random_order(canvas: Canvas, rng: Rng) -> Tensor:
-    """The place of each position in a random order, keyed by row and position, (B, L)."""
+def random_order(canvas: Canvas, rng: Rng, visit: int = 0) -> Tensor:
+    """The place of each position in a random order, keyed by row and position, (B, L); another order every visit."""
     position_L = torch.arange(canvas.shape[1], device=canvas.device)
-    uniform_BL = uniform(rng.key(Stream.ORDER, canvas.row_B[:, None], 0, position_L))
+    uniform_BL = uniform(rng.key(Stream.ORDER, canvas.row_B[:, None], visit, position_L))
     return uniform_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
 
 

@@ -20,7 +20,7 @@ from diffq.diffusion.row_draws import sharpened
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng
 from diffq.samplers.decoding import Counting, Decoding, Sight, from_left, random_order
-from diffq.samplers.rounds import Blocks, Looking
+from diffq.samplers.rounds import Blocks, Looking, Round
 from diffq.settings import setting
 
 
@@ -32,7 +32,7 @@ class RandomOrder(Counting, Decoding):
     (It ranks fresh uniforms in every round; the first of all that are left is then the first of a random order.)
     """
 
-    def order(self, canvas: Canvas, rng: Rng) -> Tensor:
+    def places(self, canvas: Canvas, rng: Rng) -> Tensor:
         return random_order(canvas, rng)
 
 
@@ -41,7 +41,7 @@ class RandomOrder(Counting, Decoding):
 class LeftToRight(Counting, Decoding):
     """Positions from left to right, as an autoregressive model goes."""
 
-    def order(self, canvas: Canvas, rng: Rng) -> Tensor:
+    def places(self, canvas: Canvas, rng: Rng) -> Tensor:
         return from_left(canvas)
 
 
@@ -62,6 +62,9 @@ class Ranking(Decoding):
 @dataclass(frozen=True, kw_only=True)
 class _DrawThenRank(Ranking):
     """Rules that draw a token at every position and rank it."""
+
+    def visits(self, now: Round) -> Tensor:
+        return now.visit_R
 
     def ranked(self, sight: Sight) -> tuple[Tensor, Tensor]:
         if self.confidence == "plain":

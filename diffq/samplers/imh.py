@@ -40,7 +40,7 @@ from diffq.diffusion.row_draws import Candidates
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
 from diffq.samplers.chains import resample, run_chain
-from diffq.samplers.decoding import Counting, first_in_order, known_order, real, slots_of
+from diffq.samplers.decoding import Counting, first_in_order, known_order, of_slots, real, slots_of
 from diffq.samplers.masked import mask_free
 from diffq.samplers.rounds import Ended, Round
 from diffq.settings import setting
@@ -200,8 +200,7 @@ class _Step:
         at_RK, slots = first_in_order(now.open_RL, now.counts)
         hidden = self._hidden(ahead, at_RK)
         (best_N1, _), log_z_N = self.session.read(hidden, slots, [Top(1), LogZ()])
-        merit_RK = torch.full(at_RK.shape, -torch.inf, dtype=torch.float64, device=at_RK.device)
-        merit_RK.view(-1)[slots] = best_N1.squeeze(1).double() - log_z_N
+        merit_RK = of_slots(best_N1.squeeze(1).double() - log_z_N, slots, at_RK)
         best_RQ = merit_RK.argsort(dim=1, descending=True, stable=True)[:, :widest]
         return at_RK.gather(1, best_RQ), _Ahead(hidden, at_RK, (True,) * len(at_RK)).at(at_RK.gather(1, best_RQ))
 

@@ -89,10 +89,13 @@ class Plan:
     steps            rounds for a whole row, shared out among its blocks; 0: `tokens_per_step` says
     tokens_per_step  positions written by a round
     pace             even: a block's positions are shared out evenly, the first rounds writing one more (LLaDA); dream:
-                     by the time grid of Dream; rounds that would write nothing are left out
+                     by the time grid of Dream; full: all rounds write as much as the first, the last what is left
+                     (EAGS); rounds that would write nothing are left out
     """
 
-    def __init__(self, canvas: Canvas, blocks: Blocks, *, steps: int, tokens_per_step: int, pace: Pace = "even"):
+    def __init__(
+        self, canvas: Canvas, blocks: Blocks, *, steps: int, tokens_per_step: int, pace: Pace | Literal["full"] = "even"
+    ):
         made: dict[tuple[int, ...], list[_Stage]] = {}
         self.stages: list[list[_Stage]] = []
         for counts in blocks.counts():
@@ -146,7 +149,7 @@ def _left(stages: list[_Stage]) -> list[int]:
     return [sum(written[i:]) for i in range(len(written) + 1)]
 
 
-def _stages(counts: list[int], steps: int, tokens_per_step: int, pace: Pace) -> list[_Stage]:
+def _stages(counts: list[int], steps: int, tokens_per_step: int, pace: Pace | Literal["full"]) -> list[_Stage]:
     if steps and steps < len(counts):
         raise UserError(
             f"steps={steps} are fewer than the {len(counts)} blocks of {sum(counts)} free positions; raise steps or"
@@ -159,7 +162,12 @@ def _stages(counts: list[int], steps: int, tokens_per_step: int, pace: Pace) -> 
         else:
             share = -(-count // tokens_per_step)
         left = count
-        written = _even(count, share, steps > 0, tokens_per_step) if pace == "even" else _dream(count, share)
+        if pace == "dream":
+            written = _dream(count, share)
+        elif pace == "full":
+            written = _even(count, share, False, -(-count // share))
+        else:
+            written = _even(count, share, steps > 0, tokens_per_step)
         for visit, now in enumerate(n for n in written if n):
             stages.append(_Stage(block, left, now, visit))
             left -= now
@@ -170,7 +178,7 @@ def _even(count: int, steps: int, shared: bool, tokens_per_step: int) -> list[in
     """LLaDA's `get_num_transfer_tokens` where steps are shared out; else full rounds, and what is left."""
     if shared:
         return [count // steps + (k < count % steps) for k in range(steps)]
-    return [min(tokens_per_step, count - k * tokens_per_step) for k in range(steps)]
+    return [max(0, min(tokens_per_step, count - k * tokens_per_step)) for k in range(steps)]
 
 
 def _dream(count: int, steps: int) -> list[int]:

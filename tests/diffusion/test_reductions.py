@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import reductions as dense
 
-from diffq.diffusion.draws import Draw
+from diffq.diffusion.draws import Draw, DrawAndEntropy
 from diffq.diffusion.reductions import (
     Entropy,
     LogPower,
@@ -68,7 +68,7 @@ def test_every_reduction_equals_its_dense_version(v, words, rows, factor):
         *[NucleusDraw(key, t, k, p) for t, k, p in ((1.0, 0, 0.9), (0.5, 5, 1.0), (2.0, 20, 0.3))],
         *[Entropy(a) for a in orders],
         *[LogPower(a) for a in (0.5, 1.0, 2.0, 4.0)],
-        LogProb(asked), LogZ(), Top(2), Top(1),
+        LogProb(asked), LogZ(), Top(2), Top(1), DrawAndEntropy(key),
     ]  # fmt: skip
     found = iter(read(scores, reduce, words, rows, factor))
     for t in temperatures:
@@ -87,6 +87,9 @@ def test_every_reduction_equals_its_dense_version(v, words, rows, factor):
         assert torch.equal(top_scores, expected_scores)
         finite = expected_scores.isfinite()
         assert torch.equal(top_tokens[finite], expected_tokens[finite])
+    drawn, entropy = next(found)
+    assert torch.equal(drawn, dense.draw(scores, key, 1.0))
+    torch.testing.assert_close(entropy, dense.entropy(scores, 1.0), rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)

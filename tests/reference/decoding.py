@@ -207,6 +207,8 @@ def rule_moves(denoiser, rule: str, count: int, temperature: float = 1.0, thresh
                 "rank_then_sample": lambda i: float(two[i][0]),
                 "margin": lambda i: float(two[i][0] - two[i][1]),
                 "entropy": lambda i: float(torch.special.xlogy(p[i], p[i]).sum()),
+                "high_entropy": lambda i: -float(torch.special.xlogy(p[i], p[i]).sum()),
+                "high_renyi_2": lambda i: -float((p[i] ** 2).sum().log()),
             }[rule]
             chosen = sorted(p, key=lambda i: (-merit(i), i))[:n]
             yield from outcomes({i: sharp(p[i]) for i in chosen})

@@ -6,7 +6,7 @@ import pytest
 
 from diffq.config import Request
 from diffq.errors import UserError
-from diffq.runs import bench_masked, bench_samplers
+from diffq.runs import bench_eags, bench_masked, bench_samplers
 from diffq.runs.bench import against_textbook, textbook
 
 
@@ -29,6 +29,21 @@ def test_a_small_row_of_discrete_diffusion_agrees_with_the_textbook(monkeypatch)
     assert 0 < made["low"] <= made["ratio"] <= made["high"]
     assert not made["extrapolated"]
     assert (made["equal_rows"], made["unequal_tokens"]) == ("6/6", 0)
+
+
+@pytest.mark.parametrize("name", list(bench_eags.ROWS))
+def test_a_small_row_of_eags_agrees_with_the_textbook_and_counts_what_it_reads(monkeypatch, name):
+    sizes = {"width": 16, "heads": 2, "layers": 1, "conditioning": 8, "max_length": 24, "dropout": 0.0}
+    for key, value in (("WORDS", 300), ("CONDITION", 4), ("TARGET", 20), ("BATCH", 2), ("SIZES", sizes)):
+        monkeypatch.setattr(bench_eags, key, value)
+    made = bench_eags._row(name, bench_eags.ROWS[name], bench_eags.make_model(), full=False)
+    assert 0 < made["low"] <= made["ratio"] <= made["high"]
+    assert made["extrapolated"] == (name == "eags/textbook_64")
+    assert made["equal_rows"] == "4/4"
+    assert made["calls"] == (5 + 5 + 20 if name == "eags/sweep" else 5)
+    if name == "eags/random_order":
+        assert made["more_positions"] == pytest.approx((20 + 16 + 12 + 8 + 4) / 20 - 1)
+        assert made["more_flops"] > 0
 
 
 @pytest.mark.parametrize(

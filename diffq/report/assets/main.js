@@ -23,10 +23,16 @@ function plainTable({ title, heads, cells, notes }) {
   );
 }
 
+// A picture that Python drew, on paper whatever the theme.
+function plainPicture({ title, source }) {
+  const image = el("img", { src: source, alt: title, class: "paper" });
+  return el("section", { class: "card broad" }, el("h2", {}, title), el("div", { class: "scroll" }, image));
+}
+
 function drawAround() {
   byId("title").textContent = data.title;
   byId("subtitle").textContent = `${data.name} · ${data.subtitle}`;
-  byId("tables").replaceChildren(...data.tables.map(plainTable));
+  byId("tables").replaceChildren(...data.tables.map(plainTable), ...(data.pictures || []).map(plainPicture));
   byId("notes").hidden = data.notes.length === 0;
   byId("notes").replaceChildren(
     el("h2", {}, "Notes"),

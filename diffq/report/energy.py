@@ -1,0 +1,118 @@
+"""Energies along the steps of a point as a picture and a table: a band over samples, and the change from first to last.
+
+Knows no store and no network; matplotlib is imported when a picture is drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffq.report.plot import COLOURS, DPI, METADATA, STYLE, WIDTH
+from diffq.report.tables import ReportTable
+from diffq.store.files import write_atomic
+
+MOST = 12
+"""Points that are drawn in one picture; of more, the first."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """The energy of one point along its steps.
+
+    band    median, low_50, high_50, low_95, high_95 over rows, a number a step each
+    change  value, low, high (None: undecided for want of rows) and rows, of last − first
+    said    the change in words
+    """
+
+    label: str
+    potential: str
+    steps: tuple[int, ...]
+    band: Mapping[str, Sequence[float]]
+    change: Mapping[str, Any]
+    said: str
+
+
+def table_of(courses: Sequence[Course]) -> ReportTable:
+    """A row a point: its median energy at the first and the last step, and the paired change of the mean."""
+    cells = []
+    for course in courses:
+        first, last = course.band["median"][0], course.band["median"][-1]
+        value, low, high = (course.change[name] for name in ("value", "low", "high"))
+        shown = f"{value:+.3g}" + ("" if low is None else f" [{low:+.3g}, {high:+.3g}]")
+        verdict = "undecided" if low is None or low <= 0 <= high else "falls" if high < 0 else "rises"
+        cells.append([course.label, f"{first:.3g}", f"{last:.3g}", shown, verdict, str(course.change["rows"])])
+    heads = ["point", "median, first draft", "median, last", "change of the mean [95 %]", "energy", "rows"]
+    note = (
+        "Minus the pseudo-log-likelihood a token of each step's full draft, under the model without guidance; where"
+        " energy_potential=logit, of raw scores. Intervals are over rows, each a source or a text of its own."
+    )
+    data = tuple({"point": c.label, "potential": c.potential, "said": c.said} | dict(c.change) for c in courses)
+    return ReportTable("Energy from the first draft to the last", heads, cells, (note,), data)
+
+
+def save_courses(courses: Sequence[Course], stem: Path, formats: Sequence[str] = ("png", "svg")) -> tuple[Path, ...]:
+    """Writes STEM.png and STEM.svg, or one of them, and returns their paths: the same bytes for the same courses."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure = draw_courses(courses)
+        paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in formats)
+        for path, kind in zip(paths, formats, strict=True):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
+            write_atomic(path, buffer.getvalue(), sync=False)
+    return paths
+
+
+def draw_courses(courses: Sequence[Course]) -> Any:
+    """A panel a point, energy upwards on one scale for all of one potential, steps to the right."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = courses[:MOST]
+    columns = min(len(shown), 3)
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure(figsize=(WIDTH, 0.75 + 2.15 * rows), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    one_scale = len({course.potential for course in shown}) == 1
+    panels = figure.subplots(rows, columns, sharey=one_scale, squeeze=False).flatten()
+    for number, (axes, course) in enumerate(zip(panels, shown, strict=False)):
+        _panel(axes, course, COLOURS[number % len(COLOURS)])
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    kinds = " and ".join(dict.fromkeys(c.potential.replace("_", "-") for c in shown))
+    figure.supylabel(f"energy, nats a token ({kinds} potentials)", fontsize=8.5)
+    left = f"; the first {MOST} of {len(courses)} points" if len(courses) > MOST else ""
+    figure.suptitle(f"Energy of each step's full draft: median, middle 50 % and 95 % of samples{left}", fontsize=8.5)
+    return figure
+
+
+def _panel(axes: Any, course: Course, colour: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    band, steps = course.band, [step + 1 for step in course.steps]
+    for name, alpha in (("95", 0.16), ("50", 0.3)):
+        axes.fill_between(steps, band[f"low_{name}"], band[f"high_{name}"], color=colour, alpha=alpha, linewidth=0)
+    marker = "o" if len(steps) <= 30 else ""
+    axes.plot(steps, band["median"], color=colour, linewidth=1.4, marker=marker, markersize=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(True, color="#E8E8E8", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.tick_params(labelsize=7.5)
+    axes.set_xlabel("step", fontsize=8)
+    axes.set_title(f"{course.label} · {course.change['rows']} rows\n{_short(course.said)}", fontsize=7, loc="left")
+
+
+def _short(said: str) -> str:
+    """The words on two lines, so that they fit over a panel."""
+    head, _, tail = said.partition(", from the first")
+    text = head if tail else said
+    verb, colon, rest = text.partition(": ")
+    return f"{verb}:\n{rest}" if colon else text

@@ -1,0 +1,136 @@
+"""`diffq bench samplers eags`: EAGS in five steps against 64 steps of ancestral sampling on the same network, published
+and ours, and against its own control, a random order.
+
+The published arrangement does the same work at every step, so one is timed and multiplied; ours runs whole. Weights are
+random (time does not depend on them), and what is compared takes turns. What the random order saves is what it does not
+read, so its row says how much that is. Agreement with the textbook version is counted on small canvases.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from diffq.config import Request
+from diffq.diffusion.contracts import Canvas, Meter
+from diffq.rng import Rng
+from diffq.runs.bench import against_textbook, textbook
+from diffq.runs.planning.amounts import text_counts
+from diffq.runs.planning.dry import Blank, trace_canvas
+
+WORDS, CONDITION, TARGET, BATCH, STEPS = 50_265, 32, 64, 32, 64
+SIZES = {"width": 384, "heads": 6, "layers": 6, "conditioning": 128, "max_length": CONDITION + TARGET, "dropout": 0.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The dials of EAGS, and what it is held against: a sampler with its dials, or the textbook's loop (None)."""
+
+    dials: dict[str, Any] = field(default_factory=dict)
+    other: tuple[str, dict[str, Any]] | None = None
+    turns: int = 3
+
+
+ROWS: dict[str, Row] = {
+    "eags/textbook_64": Row(),
+    "eags/ancestral_64": Row(other=("ancestral", {"steps": STEPS})),
+    "eags/random_order": Row(other=("eags", {"order": "random"}), turns=5),
+    "eags/sweep": Row({"update": "all"}, other=("ancestral", {"steps": STEPS}), turns=2),
+}
+
+
+def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows: name, ratio (the other's seconds over ours), low and high over the turns, seconds, calls; positions
+    read and FLOPs beyond the other's, as shares of the other's; agreement."""
+    if not names:
+        return []
+    model = make_model()
+    rows = []
+    for name in names:
+        print(f"diffq: timing {name} …", file=sys.stderr, flush=True)
+        rows.append(_row(name, ROWS[name], model, request.flags.full))
+    return rows
+
+
+def vocabulary() -> SimpleNamespace:
+    return SimpleNamespace(size=WORDS + 1, pad=0, mask=WORDS, start=0, end=0)
+
+
+def make_model() -> Any:
+    """A network with random weights whose scores differ from word to word."""
+    from diffq.registry import MODELS
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = MODELS["mdlm"](**SIZES).build(vocabulary()).eval()
+        torch.nn.init.normal_(model.net.output_layer.linear.weight, std=0.1)
+    return model
+
+
+def make_canvas(rows: int, condition: int, target: int) -> Canvas:
+    tokens_BL = torch.arange(rows * (condition + target)).view(rows, -1) % WORDS
+    free_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
+    free_BL[:, condition:] = True
+    return Canvas(tokens_BL, free_BL, torch.ones_like(free_BL), torch.arange(rows))
+
+
+def _row(name: str, row: Row, model: Any, full: bool) -> dict[str, Any]:
+    from diffq.registry import SAMPLERS
+
+    canvas, sampler = make_canvas(BATCH, CONDITION, TARGET), SAMPLERS["eags"](**row.dials)
+    other = SAMPLERS[row.other[0]](**row.other[1]) if row.other else None
+    _timed(sampler, model, make_canvas(2, CONDITION, TARGET), 0)  # warm-up
+    ours, theirs, meter = [], [], Meter(model.denoiser())
+    for turn in range(row.turns):
+        seconds, meter = _timed(sampler, model, canvas, turn)
+        ours.append(seconds)
+        if other is None:
+            theirs.append(_textbook_seconds(model, canvas, turn, full))
+        else:
+            theirs.append(_timed(other, model, canvas, turn)[0])
+    said = {"name": name, **against_textbook(ours, theirs, full or other is not None), "calls": meter.nfe_calls}
+    return said | (_more_work(sampler, other, model, canvas) if other else {}) | _agreement(row, model)
+
+
+def _timed(sampler: Any, model: Any, canvas: Canvas, seed: int) -> tuple[float, Meter]:
+    meter = Meter(model.denoiser())
+    began = time.perf_counter()
+    sampler(meter, canvas, Rng(seed))
+    return time.perf_counter() - began, meter
+
+
+def _textbook_seconds(model: Any, canvas: Canvas, turn: int, full: bool) -> float:
+    """Seconds of 64 published steps and the final denoising: some of them multiplied up to all."""
+    made = textbook("masked").Textbook(model, canvas.tokens_BL, canvas.free_BL, canvas.row_B, steps=STEPS, seed=turn)
+    made.start()
+    steps = range(STEPS + 1) if full else [STEPS * (2 * turn + 1) // 6]
+    began = time.perf_counter()
+    for k in steps:
+        made.step(k)
+    return (time.perf_counter() - began) * (STEPS + 1) / len(steps)
+
+
+def _more_work(sampler: Any, other: Any, model: Any, canvas: Canvas) -> dict[str, Any]:
+    """Positions read and FLOPs beyond the other's, as shares of the other's: counted, not timed."""
+    blank, network = Blank.of(model.settings, vocabulary()), model.settings.work(vocabulary())
+    ours, theirs = (text_counts(trace_canvas(s, blank, canvas, 0), network, False) for s in (sampler, other))
+    assert ours.work is not None
+    assert theirs.work is not None
+    flops, beside = (w.flops + w.projection for w in (ours.work, theirs.work))
+    return {"more_positions": ours.positions / theirs.positions - 1, "more_flops": flops / beside - 1}
+
+
+def _agreement(row: Row, model: Any) -> dict[str, Any]:
+    """Rows that are equal to the textbook version's, on canvases that it is quick on."""
+    from diffq.registry import SAMPLERS
+
+    canvas = make_canvas(4, 4, 12)
+    ours = SAMPLERS["eags"](**row.dials)(model.denoiser(), canvas, Rng(9)).tokens_BL
+    book = textbook("eags").EAGS(model, canvas.tokens_BL, canvas.free_BL, canvas.row_B, seed=9, **row.dials)
+    return {"equal_rows": f"{int((ours == book.run()).all(1).sum())}/{len(ours)}"}

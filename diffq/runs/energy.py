@@ -1,0 +1,179 @@
+"""The energy of a few rows of a point along its steps (`energy=N`), recorded as traces are: one batch of a finished
+point is run again, and at every step the draft with nothing masked is given to the network, once a position.
+
+The file is described in docs/samplers.md.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffq.metrics.intervals import interval, resample
+from diffq.report.energy import Course, save_courses, table_of
+from diffq.runs.trace import middle_batch, saved_rows
+from diffq.store.files import write_atomic
+from diffq.store.point import Point
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffq.config import Config
+    from diffq.diffusion.contracts import Canvas, Step
+    from diffq.report.points import ReportPoint
+    from diffq.report.tables import ReportTable
+    from diffq.runs.workbench import Workbench
+    from diffq.store import Store
+
+FILE = "energy.json"
+
+
+def read_energy(folder: Path) -> dict[str, Any]:
+    """What was recorded of a point; empty where nothing was."""
+    try:
+        return json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def has_energy(point: Point, config: Config) -> bool:
+    """Whether the energies that a configuration wants are recorded, or as many as one batch gave."""
+    if config.energy == 0:
+        return True
+    found = read_energy(point.folder)
+    return found.get("potential") == config.energy_potential and min(config.energy, found["of"]) <= len(found["rows"])
+
+
+def record_energy(config: Config, bench: Workbench, point: Point) -> None:
+    """Records the energies of `config.energy` rows of a finished point, where they are not recorded yet, and says how
+    they change."""
+    if has_energy(point, config):
+        return
+    from diffq.diffusion.contracts import Meter
+    from diffq.rng import Rng
+
+    batch = middle_batch(config, bench, point)
+    canvas = bench.canvas(batch)
+    rows = min(config.energy, len(batch.rows))
+    budget = max(1, bench.batch_tokens(config) // canvas.shape[1])
+    recorder = Energies(bench.denoiser, canvas.map(lambda x: x[:rows]), config.energy_potential, budget)
+    filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), recorder.on_step).cut_at_end()
+    ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
+    written, saved = bench.asked.written(batch.rows, ids[: len(batch.rows)], True), saved_rows(point, batch, rows)
+    lines = [
+        {"row": batch.first + at, "source": batch.rows[at].source, "sample": batch.rows[at].sample}
+        | {
+            "same": written[at].ids == saved.get(batch.first + at),
+            "energies": [values[at] for values in recorder.values],
+        }
+        for at in range(rows)
+    ]
+    values = np.array([line["energies"] for line in lines], dtype=np.float64)
+    made: dict[str, Any] = {"potential": config.energy_potential, "of": len(batch.rows), "total": recorder.total}
+    made |= {"steps": recorder.steps, "band": band(values), "change": change(values), "rows": lines}
+    write_atomic(point.folder / FILE, (json.dumps(made) + "\n").encode())
+    print(f"diffq: {point.folder}: {describe(made['change'])}", file=sys.stderr)
+
+
+class Energies:
+    """Keeps the energies of the drafts of some rows, step by step; a draft that has not changed is not asked again.
+
+    canvas  those rows, as the sampler was given them
+    rows    how many rows the network is given at once
+    """
+
+    def __init__(self, denoiser: Any, canvas: Canvas, potential: Any, rows: int):
+        self._denoiser, self._canvas, self._potential, self._rows = denoiser, canvas, potential, rows
+        self._draft_BL: Tensor | None = None
+        self._energy_B: Tensor | None = None
+        self.steps: list[int] = []
+        self.values: list[list[float]] = []
+        self.total = 0
+
+    def on_step(self, step: Step) -> None:
+        """Takes the full draft of a step, as `on_step` of a sampler."""
+        from diffq.diffusion.energy import energies
+
+        assert step.filled is not None, "checked when the point was composed"
+        draft_BL = step.filled()[: len(self._canvas.tokens_BL)]
+        if self._draft_BL is None or self._energy_B is None:
+            changed_B = self._canvas.free_BL.any(1)
+            self._energy_B = changed_B.new_full(changed_B.shape, float("nan"), dtype=step.time_B.dtype)
+        else:
+            changed_B = (draft_BL != self._draft_BL).any(1)
+        if bool(changed_B.any()):
+            texts = self._canvas.replace(tokens_BL=draft_BL).map(lambda x: x[changed_B])
+            self._energy_B[changed_B] = energies(self._denoiser, texts, potential=self._potential, rows=self._rows).to(
+                self._energy_B.dtype
+            )
+        self._draft_BL, self.total = draft_BL, step.total
+        self.steps.append(step.index)
+        self.values.append([float(f"{value:.9g}") for value in self._energy_B.tolist()])
+
+
+def band(values: np.ndarray) -> dict[str, list[float]]:
+    """The median over rows at each step, and the middle 50 % and 95 % of them. values: rows × steps."""
+    shares = {"low_95": 0.025, "low_50": 0.25, "median": 0.5, "high_50": 0.75, "high_95": 0.975}
+    return {name: np.quantile(values, share, axis=0).tolist() for name, share in shares.items()}
+
+
+def change(values: np.ndarray) -> dict[str, Any]:
+    """The mean of last − first over rows, each of a source or text of its own, with a 95 % interval from resampling
+    these; None where there is nothing to resample or only one step."""
+    gaps = (values[:, -1] - values[:, 0])[:, None]
+    made: dict[str, Any] = {"value": float(gaps.mean()), "low": None, "high": None, "rows": len(gaps)}
+    if len(gaps) > 1 and values.shape[1] > 1:
+        made["low"], made["high"] = interval(resample(gaps, "energy|agg:mean"))
+    return made
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """`energy falls by 0.41 [0.30, 0.53] nats a token, from the first draft to the last`."""
+    value, low, high = found["value"], found["low"], found["high"]
+    if low is None:
+        return "whether energy falls is undecided: that takes two rows and two steps"
+    if low <= 0 <= high:
+        return f"whether energy falls is undecided: it changes by {value:+.3g} [{low:+.3g}, {high:+.3g}] nats a token"
+    verb, ends = ("falls", (-value, -high, -low)) if high < 0 else ("rises", (value, low, high))
+    shown = "{:.3g} [{:.3g}, {:.3g}]".format(*ends)
+    return f"energy {verb} by {shown} nats a token, from the first draft to the last"
+
+
+def courses(points: Sequence[ReportPoint], store: Store, labels: Sequence[str]) -> list[Course]:
+    """What is recorded of these points, in their order; points of several seeds have a course a seed."""
+    made = []
+    for point, label in zip(points, labels, strict=True):
+        for part in point.parts or (point,):
+            found = read_energy(store.outputs / part.folder)
+            if found:
+                name = f"{label} · seed {part.seed}" if len(point.parts) > 1 else label
+                said = describe(found["change"])
+                made.append(
+                    Course(name, found["potential"], tuple(found["steps"]), found["band"], found["change"], said)
+                )
+    return made
+
+
+def write_courses(
+    points: Sequence[ReportPoint], store: Store, folder: Path, formats: Sequence[str] = ("png", "svg")
+) -> tuple[list[ReportTable], list[Path]]:
+    """The table of how energies change, and the picture energy.png and energy.svg in a folder; nothing where nothing is
+    recorded."""
+    from diffq.report.points import short_dials, varying_dials
+
+    varying = varying_dials(points)
+    labels = [f"{p.sampler} {short_dials(p, varying)}".strip() for p in points]
+    found = courses(points, store, labels)
+    if not found:
+        return [], []
+    wanted = [name for name in ("png", "svg") if name in formats]
+    try:
+        files = list(save_courses(found, folder / "energy", wanted)) if wanted else []
+    except ImportError:
+        files = []
+    return [table_of(found)], files
