@@ -186,8 +186,9 @@ class TextWork(Protocol):
     def run(self, rows: int, tokens: int, asked: int, seen: int) -> Work:
         """One call: `tokens` new tokens a row attend to `seen`, and the last block gives `asked` of them.
 
-        Masked and uniform models: a row's whole canvas, of which some positions are asked. Causal models: tokens that
-        are appended to the cache, all of them asked; `seen` is the cache with them.
+        Masked and uniform models: a row's whole canvas, of which some positions are asked, or the columns of it that
+        are computed beside a cache. Causal models: tokens that are appended to the cache, all of them asked; `seen` is
+        the cache with them.
         """
         ...
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from diffq.diffusion.contracts import Canvas, OnStep, Step, open_guided
 from diffq.diffusion.reductions import Reduction, Without
 from diffq.rng import Rng, Stream, uniform
+from diffq.samplers.keeping import CacheName, Keeping, misfit
 from diffq.samplers.masked import GuidedByPrompt, MaskedSampler, mask_free
 from diffq.samplers.rounds import Blocks, Ended, Looking, Pace, Plan, Round
 from diffq.settings import setting
@@ -57,6 +58,24 @@ class InBlocks(GuidedByPrompt):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Caching(InBlocks):
+    """The dial of those that can leave out of a round what is not likely to have changed; see `keeping`."""
+
+    cache: CacheName = setting(
+        "off",
+        "keys and values that a block's rounds take as they were: prefix, of what stands before it; dual, of all else"
+        " (both approximate: Fast-dLLM); exact, of finished blocks of a model with model.block_causal",
+        since="0.2",
+    )
+
+    def misfit(self, keeps: bool, sees: int) -> str:
+        return misfit(self.cache, self.block, keeps, sees)
+
+    def keeping(self, denoiser: Any, canvas: Canvas, blocks: Blocks) -> Keeping:
+        return Keeping.of(self.cache, denoiser, canvas, blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counting(InBlocks):
     """The dials of those whose rounds write a number of positions that is known beforehand."""
 
@@ -71,7 +90,7 @@ class Counting(InBlocks):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding(InBlocks, MaskedSampler):
+class Decoding(Caching, MaskedSampler):
     """A rule of decoding. Subclasses say where to write: `order` before the network is asked, or `ranked` after."""
 
     ending: Ending = setting(
@@ -100,6 +119,7 @@ class Decoding(InBlocks, MaskedSampler):
         tokens_BL = mask_free(canvas, denoiser.mask)
         session, masked_BL = self.open(denoiser, canvas), canvas.free_BL.clone()
         blocks, order_BL = self.blocks(canvas), self.order(canvas, rng)
+        keeping = self.keeping(denoiser, canvas, blocks)
         rounds = self.rounds(canvas, blocks)
         here_R = torch.arange(len(tokens_BL), device=canvas.device)
         time_B = torch.ones(len(tokens_BL), dtype=torch.float64, device=canvas.device)
@@ -108,9 +128,9 @@ class Decoding(InBlocks, MaskedSampler):
                 session.select(torch.searchsorted(here_R, now.row_R))
                 here_R = now.row_R
             if order_BL is None:
-                at_RQ, token_RQ, write_RQ = self._seen(session, canvas, tokens_BL, rng, now)
+                at_RQ, token_RQ, write_RQ = self._seen(session, keeping, canvas, tokens_BL, rng, now)
             else:
-                at_RQ, token_RQ, write_RQ = self._ordered(session, canvas, tokens_BL, rng, now, order_BL)
+                at_RQ, token_RQ, write_RQ = self._ordered(session, keeping, canvas, tokens_BL, rng, now, order_BL)
             row_R1 = now.row_R[:, None]
             # A slot that is not written puts back what stands at its place: slots of a row have different places.
             tokens_BL[row_R1, at_RQ] = torch.where(write_RQ, token_RQ, tokens_BL[row_R1, at_RQ])
@@ -121,12 +141,19 @@ class Decoding(InBlocks, MaskedSampler):
         return canvas.replace(tokens_BL=tokens_BL)
 
     def _ordered(
-        self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, now: Round, order_BL: Tensor
+        self,
+        session: Any,
+        keeping: Keeping,
+        canvas: Canvas,
+        tokens_BL: Tensor,
+        rng: Rng,
+        now: Round,
+        order_BL: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Asks the network for the positions whose turn it is, and for no others."""
         assert now.quotas is not None
         at_RQ, slots = first_in_order(now.open_RL, now.quotas, order_BL[now.row_R])
-        hidden = session.run(tokens_BL[now.row_R], now.noise_R, at_RQ)
+        hidden = keeping.run(session, now.where, tokens_BL[now.row_R], now.noise_R, at_RQ)
         sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RQ, slots, None)
         (token_N,) = session.read(hidden, slots, [sight.draw(self.token(sight.key_N))])
         token_RQ = torch.zeros_like(at_RQ)
@@ -134,11 +161,11 @@ class Decoding(InBlocks, MaskedSampler):
         return at_RQ, token_RQ, real(slots, at_RQ)
 
     def _seen(
-        self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, now: Round
+        self, session: Any, keeping: Keeping, canvas: Canvas, tokens_BL: Tensor, rng: Rng, now: Round
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Reads every masked position of the blocks, and ranks them."""
         at_RK, slots = first_in_order(now.open_RL, now.counts)
-        hidden = session.run(tokens_BL[now.row_R], now.noise_R, at_RK)
+        hidden = keeping.run(session, now.where, tokens_BL[now.row_R], now.noise_R, at_RK)
         sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RK, slots, now.visit_R)
         merit_N, token_N = self.ranked(sight)
         merit_RK = torch.full(at_RK.shape, -math.inf, dtype=torch.float64, device=at_RK.device)
