@@ -157,9 +157,9 @@ def check_fit(config: Config) -> None:
             f"sampler '{sampler}' serves {' and '.join(config.sampler.processes) or 'no'} models, and model '{model}'"
             f" is {process}; samplers for it: {', '.join(fitting) or 'none'}"
         )
-    if config.checkpoint is None:  # another one may have other settings; the sampler looks at it itself
-        if reason := config.sampler.misfit(config.model.keeps, getattr(config.model, "block_causal", 0)):
-            raise UserError(reason)
+    reason = config.sampler.misfit(config.model.keeps, getattr(config.model, "block_causal", 0))
+    if reason and config.checkpoint is None:  # what a checkpoint holds may be another model; the sampler looks at it
+        raise UserError(reason)
     if getattr(config.model, "condition_dropout", None) == 0 and config.sampler.needs_guidance():
         raise UserError(
             f"sampler '{sampler}' guides here, and model '{model}' has model.condition_dropout=0, so no unconditional"

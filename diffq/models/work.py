@@ -262,9 +262,13 @@ class DiTWork:
     def project(self, positions: float) -> float:
         return 2.0 * positions * self.vocab_size * self.settings.width
 
+    def kept(self, rows: int, length: int) -> int:
+        """Numbers of the keys and values of all blocks, where a sampler keeps them."""
+        return 2 * rows * length * self.settings.width * self.settings.layers
+
     def activations(self, rows: int, tokens: int, length: int) -> int:
         s, d = self.settings, self.settings.width
-        cache = 2 * rows * (length + 1) * d * s.layers if s.process == "causal" else 0
+        cache = self.kept(rows, length + 1) if s.process == "causal" else 0
         return rows * tokens * 12 * d + cache
 
 
@@ -316,6 +320,10 @@ class BidirectionalWork:
 
     def project(self, positions: float) -> float:
         return 2.0 * positions * self.vocab_size * self.settings.width
+
+    def kept(self, rows: int, length: int) -> int:
+        """As that of `DiTWork`."""
+        return 2 * rows * length * self._kv_width * self.settings.layers
 
     def activations(self, rows: int, tokens: int, length: int) -> int:
         s = self.settings

@@ -32,12 +32,14 @@ def run(request: Request) -> int:
 
         rows = bench_latency.run(request)
     else:
-        from diffq.runs import bench_decoding, bench_masked, bench_samplers
+        from diffq.runs import bench_caches, bench_decoding, bench_masked, bench_samplers
 
-        names = chosen([*bench_samplers.DIALS, *bench_masked.ROWS, *bench_decoding.ROWS], request.flags.names)
+        known = [*bench_samplers.DIALS, *bench_masked.ROWS, *bench_decoding.ROWS, *bench_caches.ROWS]
+        names = chosen(known, request.flags.names)
         rows = bench_samplers.run(request, [name for name in names if name in bench_samplers.DIALS])
         rows += bench_masked.run(request, [name for name in names if name in bench_masked.ROWS])
         rows += bench_decoding.run(request, [name for name in names if name in bench_decoding.ROWS])
+        rows += bench_caches.run(request, [name for name in names if name in bench_caches.ROWS])
     print(json.dumps(rows, indent=1) if request.json else _table(rows))
     return 0
 
