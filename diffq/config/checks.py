@@ -170,12 +170,16 @@ def check_fit(config: Config) -> None:
             f"sampler '{sampler}' serves {' and '.join(config.sampler.processes) or 'no'} models, and model '{model}'"
             f" is {process}; samplers for it: {', '.join(fitting) or 'none'}"
         )
-    if config.energy and (not config.sampler.fills or getattr(config.sampler, "allow_mask", False)):
+    dials = vars(config.sampler)
+    if config.energy and (not config.sampler.fills or dials.get("allow_mask") or dials.get("cache", "off") != "off"):
         filling = [name for name in SAMPLERS.names() if SAMPLERS[name].fills]
         raise UserError(
             f"energy={config.energy} is that of drafts of words with nothing masked, and sampler '{sampler}' gives none"
-            f" here; those that do, with allow_mask=false: {', '.join(filling)}"
+            f" here; those that do, with allow_mask=false and cache=off: {', '.join(filling)}"
         )
+    reason = config.sampler.misfit(config.model.keeps, getattr(config.model, "block_causal", 0))
+    if reason and config.checkpoint is None:  # what a checkpoint holds may be another model; the sampler looks at it
+        raise UserError(reason)
     if getattr(config.model, "condition_dropout", None) == 0 and config.sampler.needs_guidance():
         raise UserError(
             f"sampler '{sampler}' guides here, and model '{model}' has model.condition_dropout=0, so no unconditional"

@@ -160,6 +160,10 @@ class DiscreteDenoiser(Denoiser, Protocol):
     Their `fork(rows_K)` gives a session of its own on these of the rows, some perhaps several times (candidates).
     Their `scores(hidden, positions_N)` gives what `read` goes over: a function (part, first, last) of log-weights.
 
+    Where it `keeps` keys and values, their `freeze(columns)` has a run compute some columns alone (None: all, and keeps
+    what it computes), and `adopt(fork.kept, rows_K)` takes over what a fork has kept. `block`: tokens of a block that
+    sees itself and what stands before it alone, so that what is kept of finished blocks is exact; 0 where all see all.
+
     absorbing: log-weights of the clean token at masked positions; the mask itself is never among them, unless a
         session is told to `admit_mask()`. With `learnt_z` they are those of SEDD, log(z·p) with p the clean token's
         distribution and z free; else only their softmax has a meaning, and z is 1.

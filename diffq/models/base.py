@@ -185,6 +185,7 @@ class ModelSettings(Settings):
     process: ClassVar[Process]
     task: ClassVar[Literal["pairs", "text"]] = "pairs"  # what it is trained on
     trainable: ClassVar[bool] = True  # here; else others have trained it
+    keeps: ClassVar[bool] = False  # its sessions can `freeze` columns
 
     def build(self, vocabulary: Vocabulary) -> Any:
         """A freshly initialised TrainableModel. Initial weights come from torch's generator, which the caller seeds."""

@@ -79,9 +79,12 @@ class RotaryEmbedding(nn.Module):
         """Cosines and sines (positions, F) of the positions first … last−1, float32."""
         return self.at(torch.arange(first, last, device=self.inv_freq.device))
 
-    def at(self, place_L: Tensor) -> Rotary:
-        """The same of any positions."""
-        angle = torch.outer(place_L.float(), self.inv_freq.float()).repeat(1, 2)
+    def at(self, place: Tensor) -> Rotary:
+        """The same of any positions (L,), or of each row's own (B, L): then (B, 1, L, F)."""
+        half = place.float()[..., None] * self.inv_freq.float()
+        angle = torch.cat([half, half], -1)
+        if place.dim() == 2:
+            angle = angle[:, None]
         return angle.cos(), angle.sin()
 
 
@@ -90,6 +93,15 @@ def rotate(x_BHLF: Tensor, rotary: Rotary) -> Tensor:
     cos, sin = (part.to(x_BHLF.dtype) for part in rotary)
     low, high = x_BHLF.chunk(2, -1)
     return x_BHLF * cos + torch.cat([-high, low], -1) * sin
+
+
+def turned(rotary: Rotary, at_BK: Tensor) -> Rotary:
+    """Cosines and sines of some columns of each row, (B, 1, K, F)."""
+    cos, sin = rotary
+    if cos.dim() == 2:
+        return cos[at_BK][:, None], sin[at_BK][:, None]
+    row_B1 = torch.arange(len(at_BK), device=at_BK.device)[:, None]
+    return cos[row_B1, 0, at_BK][:, None], sin[row_B1, 0, at_BK][:, None]
 
 
 def modulate(x_BLD: Tensor, shift_B1D: Tensor, scale_B1D: Tensor) -> Tensor:
@@ -179,8 +191,7 @@ class Block(nn.Module):
         weight = self.attn_qkv.weight
         key, value = (self._split(part) for part in F.linear(inner_BLD, weight[width:]).chunk(2, -1))
         query = self._split(F.linear(gather(inner_BLD, at_BK), weight[:width]))
-        own = rotary[0][at_BK][:, None], rotary[1][at_BK][:, None]
-        return rotate(query, own), rotate(key, rotary), value
+        return rotate(query, turned(rotary, at_BK)), rotate(key, rotary), value
 
     def _split(self, x_BLD: Tensor) -> Tensor:
         return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -263,22 +274,22 @@ class DiT(nn.Module):
         at_BK: Tensor | None = None,
         mask: Tensor | None = None,
         causal: bool = False,
-        place_L: Tensor | None = None,
+        place: Tensor | None = None,
         caches: Sequence[Cache] | None = None,
     ) -> Tensor:
         """Features (B, L, D), or (B, K, D) of the asked columns; `output_layer.linear` makes scores of them.
 
         mask     True where a key may be seen, broadcast to (B, H, L, S); None where all may be
-        place_L  the position of each column, where they are not 0, 1, 2, …
+        place    the position of each column, (L,) or (B, L), where they are not 0, 1, 2, …
         caches   one a block
         """
-        if place_L is None:
+        if place is None:
             self.require_length(tokens_BL.shape[1])
         cond_BC = None
         if self.sigma_map is not None and sigma_B is not None:
             cond_BC = F.silu(self.sigma_map(sigma_B))
         x_BLD = self.vocab_embed(tokens_BL)
-        rotary = self.rotary_emb(0, tokens_BL.shape[1]) if place_L is None else self.rotary_emb.at(place_L)
+        rotary = self.rotary_emb(0, tokens_BL.shape[1]) if place is None else self.rotary_emb.at(place)
         for i, block in enumerate(self.blocks):
             asked = None
             if i == len(self.blocks) - 1 and at_BK is not None:

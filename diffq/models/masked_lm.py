@@ -26,6 +26,7 @@ from diffq.errors import UserError
 from diffq.models.base import TextBatch, Totals, TrainableModel, Vocabulary
 from diffq.models.bidirectional import Bidirectional, BidirectionalSettings
 from diffq.models.dit import Cache
+from diffq.models.kept import Span, Windows, from_before
 from diffq.models.sessions import MaskedSession, drawable, places, tiles
 from diffq.models.text_diffusion import NoiseSettings, weighted_cross_entropy
 from diffq.models.transformer import key_mask
@@ -51,7 +52,8 @@ class MaskedLMSettings(NoiseSettings, BidirectionalSettings):
         return BidirectionalWork(self, drawable(vocabulary)[0], self.rows or vocabulary.size)
 
     def blank(self) -> dict[str, Any]:
-        return {"guidable": True, "max_length": self.max_length, "noise": self.schedule}
+        told = {"guidable": True, "max_length": self.max_length, "noise": self.schedule}
+        return told | {"keeps": self.keeps, "shifted": self.shifted}
 
 
 @MODELS.register("llada")
@@ -96,13 +98,14 @@ class MaskedLM(TrainableModel):
         tokens_BL: Tensor,
         valid_BL: Tensor | None = None,
         at_BK: Tensor | None = None,
-        span: tuple[int, int] | None = None,
+        span: Span | Windows | None = None,
         caches: Sequence[Cache] | None = None,
     ) -> Tensor:
         """Hidden states from which each position, or each of `at_BK`, is predicted, (B, L or K, D).
 
         valid_BL  False at padding, which nobody sees; None where there is none
-        span      the columns that are computed, where caches have the keys and values of the others; needs `at_BK`
+        span      the columns that are computed, of all rows or of each, where caches have the keys and values of the
+                  others; needs `at_BK`
         """
         place, before = places(tokens_BL, valid_BL)
         if self.settings.shifted:
@@ -110,7 +113,11 @@ class MaskedLM(TrainableModel):
                 at_BK = before.expand(tokens_BL.shape)
             else:
                 at_BK = before[at_BK] if before.dim() == 1 else before.gather(1, at_BK)
-        if span is not None and at_BK is not None:
+        if isinstance(span, Windows) and at_BK is not None:
+            tokens_BL, at_BK = span.tokens(tokens_BL), span.slots(at_BK)
+            place = place[span.column_BW] if place.dim() == 1 else place.gather(1, span.column_BW)
+        elif span is not None and at_BK is not None:
+            assert isinstance(span, tuple)
             here = slice(*span)
             tokens_BL, place = tokens_BL[:, here], place[..., here]
             at_BK = (at_BK - span[0]).clamp(0, span[1] - span[0] - 1)
@@ -140,6 +147,7 @@ class MaskedLMDenoiser:
     process: ClassVar[Process] = "absorbing"
     guidable = True  # the unconditional branch is the same network with the prompt masked
     learnt_z = False
+    keeps = True
 
     def __init__(self, model: MaskedLM):
         self.model = model.eval()
@@ -166,15 +174,14 @@ class MaskedLMSession(MaskedSession):
         """Features (R, L, D), or (R, K, D) of the asked positions. They do not depend on the noise."""
         valid_RL = None if self.valid_BL is None else self.repeat(self.valid_BL)
         at_RK = self.ask(len(tokens_BL), at_BK, tokens_BL.device)
-        return self.model.states(self.stack(tokens_BL), valid_RL, at_RK, self.span, self.caches())
+        span = self.span if self.windows is None else self.windows.map(self.repeat)
+        return self.model.states(self.stack(tokens_BL), valid_RL, at_RK, span, self.caches())
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        """Where logits are shifted, also the column that the first prediction is read at. The host waits for it where
-        there is padding."""
+    def reach(self, spans: Sequence[Span]) -> list[Span]:
+        """Where logits are shifted, also the column that the first prediction is read at. The host waits for it."""
         if not self.model.settings.shifted:
-            return first, last
-        _, before = places(self.given_BL, self.valid_BL)
-        return min(first, int(before[..., first:last].min())), last
+            return list(spans)
+        return from_before(spans, places(self.given_BL, self.valid_BL)[1])
 
     @torch.no_grad()
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:

@@ -89,7 +89,7 @@ class MDLM(TextDiffusion):
             torch.zeros(rows, device=tokens_BL.device),
             column_L.expand(rows, -1),
             mask,
-            place_L=column_L.repeat(2),
+            place=column_L.repeat(2),
         )
 
 

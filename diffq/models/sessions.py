@@ -3,12 +3,12 @@
 Knows no network.
 
 Shape suffixes: B rows, R = B × branches, L positions, K asked positions of a row, N asked positions, D width, V tokens,
-T tokens of a tile, H heads, F head dimension.
+T tokens of a tile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from diffq.diffusion.contracts import GUIDED, UNCOND, Branch, Canvas, TiledSession, exclude
 from diffq.errors import UserError
 from diffq.models.dit import Cache
+from diffq.models.kept import Kept, Span, Windows
 from diffq.models.transformer import padding_or_none
 
 
@@ -55,51 +56,6 @@ def places(tokens_BL: Tensor, valid_BL: Tensor | None) -> tuple[Tensor, Tensor]:
     return (valid_BL.cumsum(1) - 1).clamp(min=0), torch.where(before_BL < 0, column_L, before_BL)
 
 
-class Kept:
-    """Keys and values of every block of a network, (R, H, L, F), kept from one call for the next.
-
-    length: L, the columns of the canvas.
-    """
-
-    def __init__(self, blocks: int, length: int):
-        self.length = length
-        self.held: list[tuple[Tensor, Tensor] | None] = [None] * blocks
-
-    def recording(self) -> list[Cache]:
-        """One cache a block that keeps what a call over the whole canvas computes."""
-
-        def record(i: int) -> Cache:
-            def cache(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-                self.held[i] = key, value
-                return key, value
-
-            return cache
-
-        return [record(i) for i in range(len(self.held))]
-
-    def writing(self, first: int, last: int, seen: int) -> list[Cache]:
-        """One cache a block for a call over the columns first … last−1: they are written over what is kept of them,
-        and the columns before `seen` are attended to."""
-
-        def write(i: int) -> Cache:
-            def cache(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-                held = self.held[i]
-                if held is None:
-                    rows, heads, _, size = key.shape
-                    room = rows, heads, self.length, size
-                    held = self.held[i] = key.new_zeros(room), value.new_zeros(room)
-                for kept, new in zip(held, (key, value), strict=True):
-                    kept[:, :, first:last] = new
-                return held[0][:, :, :seen], held[1][:, :, :seen]
-
-            return cache
-
-        return [write(i) for i in range(len(self.held))]
-
-    def select(self, rows_R: Tensor) -> None:
-        self.held = [None if h is None else (h[0][rows_R], h[1][rows_R]) for h in self.held]
-
-
 class MaskedSession(TiledSession):
     """A canvas on which tokens are given and others are masked; the unconditional branch sees masks for what is given.
 
@@ -127,8 +83,9 @@ class MaskedSession(TiledSession):
         self.rows, self.length = canvas.shape
         self.blocks = blocks
         self.kept: Kept | None = None
-        self.columns: tuple[int, int] | None = None  # whose states are given
-        self.span: tuple[int, int] | None = None  # which are computed
+        self.columns: Span | None = None  # whose states are given
+        self.span: Span | None = None  # which are computed
+        self.windows: Windows | None = None  # which are, where each row has its own
         self.given_BL = canvas.valid_BL & ~canvas.free_BL
         self.valid_BL = padding_or_none(canvas.valid_BL)
         strange_BL = canvas.tokens_BL >= size
@@ -145,13 +102,14 @@ class MaskedSession(TiledSession):
             raise UserError("this model's process has no mask that could be drawn; allow_mask=false")
         self.words, self.never = max(self.words, self.mask + 1), ()
 
-    def freeze(self, columns: slice | None) -> None:
+    def freeze(self, columns: slice | Sequence[Span] | None) -> None:
         """From now on a `run` computes nothing outside of these columns: there, keys and values are those of the last
-        run. What a run computes inside is kept too, so the next columns may be others.
+        run. What a run computes inside is kept too, so the next columns may be others. A slice is for all rows; else
+        each has its own first … last−1.
 
         `freeze(None)` ends it, and has the runs that follow keep their keys and values: it must come before the run
         that is the first to be kept. `run` still takes whole canvases and positions of them; without `at_BK` it gives
-        the states of the columns alone, and what it gives for positions outside of them must not be read.
+        the states of a slice's columns alone, and what it gives for positions outside of them must not be read.
 
         An approximation, unless nothing outside of the columns depends on what was written since. (Wu et al. 2025,
         arXiv 2505.22618, Fast-dLLM: with columns from a block on it is its prefix cache, with a block's its dual one.)
@@ -160,38 +118,69 @@ class MaskedSession(TiledSession):
             raise UserError("the keys and values of this model cannot be kept; switch the cache off")
         if columns is None:
             self.kept = self.kept or Kept(self.blocks, self.length)
-            self.columns = self.span = None
+            self.columns = self.span = self.windows = None
             return
-        first, last, step = columns.indices(self.length)
-        if step != 1 or first >= last:
-            raise ValueError(f"{columns} are no columns of a canvas of {self.length}")
-        span = self.reach(first, last)
-        if self.kept is None and self.begins(*span):
+        shared = isinstance(columns, slice)
+        spans = self._spans(columns)
+        reached = self.reach(spans)
+        if self.kept is None and all(self.begins(span) for span in reached):
             self.kept = Kept(self.blocks, self.length)
         elif self.kept is None or not any(self.kept.held):
             raise ValueError("freeze(None) comes before the run whose keys and values are to be kept")
-        self.columns, self.span = (first, last), span
+        if shared or len(set(reached)) == 1:
+            first, last = min(first for first, _ in reached), max(last for _, last in reached)
+            self.columns, self.span, self.windows = spans[0] if shared else None, (first, last), None
+        else:
+            self.columns = self.span = None
+            seen = self.seen(max(last for _, last in reached))
+            self.windows = Windows.of(reached, self.length, seen, self.given_BL.device)
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
-        """The columns that must be computed for the states of the columns first … last−1."""
-        return first, last
+    def _spans(self, columns: slice | Sequence[Span]) -> list[Span]:
+        """The columns of each row, (first, last). ValueError for such as a canvas does not have."""
+        if isinstance(columns, slice):
+            first, last, step = columns.indices(self.length)
+            if step != 1 or first >= last:
+                raise ValueError(f"{columns} are no columns of a canvas of {self.length}")
+            return [(first, last)] * self.rows
+        spans = list(columns)
+        if len(spans) != self.rows or any(not 0 <= first < last <= self.length for first, last in spans):
+            raise ValueError(f"{spans} are no columns of {self.rows} rows of {self.length}")
+        return spans
 
-    def begins(self, first: int, last: int) -> bool:
+    def reach(self, spans: Sequence[Span]) -> list[Span]:
+        """The columns that must be computed for the states of these, row by row."""
+        return list(spans)
+
+    def begins(self, span: Span) -> bool:
         """Whether these columns can be computed with nothing kept."""
         return False
 
-    def caches(self, seen: int | None = None) -> list[Cache] | None:
-        """One a block; None where nothing is to be kept. seen: how many columns are attended to; None: all."""
+    def seen(self, last: int) -> int:
+        """How many columns those before `last` attend to."""
+        return self.length
+
+    def caches(self) -> list[Cache] | None:
+        """One a block; None where nothing is to be kept."""
         if self.kept is None:
             return None
+        if self.windows is not None:
+            return self.kept.placing(self.windows.map(self.repeat))
         if self.span is None:
             return self.kept.recording()
-        return self.kept.writing(*self.span, self.length if seen is None else seen)
+        return self.kept.writing(*self.span, self.seen(self.span[1]))
+
+    def adopt(self, kept: Kept, rows_K: Tensor) -> None:
+        """Takes over what a fork of these rows has kept (its `kept`)."""
+        if self.kept is None:
+            raise ValueError("freeze(None) comes before the run whose keys and values are to be kept")
+        self.kept.put(self._of_branches(rows_K), kept)
 
     def ask(self, rows: int, at_BK: Tensor | None, device: torch.device) -> Tensor | None:
         """The asked positions of all branches, (R, K); None for all of the canvas."""
         if at_BK is None and self.columns is not None:
             at_BK = torch.arange(*self.columns, device=device).expand(rows, -1)
+        if at_BK is None and (self.windows is not None or self.span is not None):
+            raise ValueError("where each row has columns of its own a run must be told whose states are asked for")
         return None if at_BK is None else self.repeat(at_BK)
 
     def stack(self, tokens_BL: Tensor) -> Tensor:
@@ -208,10 +197,16 @@ class MaskedSession(TiledSession):
         assert self.mask is not None
         return torch.where(self.given_BL, self.mask, tokens_BL)
 
+    def _of_branches(self, rows_K: Tensor) -> Tensor:
+        """The places of some rows in tensors of all branches."""
+        offset_N1 = torch.arange(len(self.branches), device=rows_K.device)[:, None] * self.rows
+        return (rows_K + offset_N1).flatten()
+
     def select(self, rows_K: Tensor) -> None:
         self.given_BL = self.given_BL[rows_K]
         self.valid_BL = None if self.valid_BL is None else self.valid_BL[rows_K]
-        if self.kept is not None:
-            offset_N1 = torch.arange(len(self.branches), device=rows_K.device)[:, None] * self.rows
-            self.kept.select((rows_K + offset_N1).flatten())
+        if self.kept is not None:  # a fork shares it until here
+            self.kept = self.kept.rows(self._of_branches(rows_K))
+        if self.windows is not None:
+            self.windows = self.windows.map(lambda x: x[rows_K])
         self.rows = len(rows_K)

@@ -8,7 +8,7 @@ Shape suffixes: B rows, L positions, R = B × branches, K asked positions of a r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,7 @@ from diffq.diffusion.noise import Noise, NoiseName
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings, TextBatch, Totals, TrainableModel, Vocabulary
 from diffq.models.dit import ConditionedSettings, DiT
+from diffq.models.kept import Span, whole_blocks
 from diffq.models.sessions import MaskedSession, drawable, tiles
 from diffq.models.transformer import key_mask
 from diffq.models.work import DiTWork
@@ -33,6 +34,7 @@ class NoiseSettings(ModelSettings):
     """The noise that a network of text is trained with."""
 
     task: ClassVar[Literal["pairs", "text"]] = "text"
+    keeps: ClassVar[bool] = True
 
     noise: NoiseName = setting("log_linear", "noise schedule")
     noise_eps: float = setting(1e-3, "log_linear, cosine: the share that is not destroyed at t = 1", above=0, high=0.5)
@@ -53,7 +55,8 @@ class TextDiffusionSettings(NoiseSettings, ConditionedSettings):
         return DiTWork(self, words, words + (self.process == "absorbing" and not never), self.conditioning)
 
     def blank(self) -> dict[str, Any]:
-        return {"guidable": True, "max_length": self.max_length, "noise": self.schedule}
+        told = {"guidable": True, "max_length": self.max_length, "noise": self.schedule}
+        return told | {"keeps": self.keeps, "block": getattr(self, "block_causal", 0)}
 
 
 class TextDiffusion(TrainableModel):
@@ -118,6 +121,7 @@ class TextDenoiser:
     guidable = True  # the unconditional branch is the same network with the prompt masked
 
     def __init__(self, model: TextDiffusion):
+        self.keeps = model.process == "absorbing"
         self.model = model.eval()
         self.process = model.process
         self.vocab_size = model.words
@@ -153,28 +157,32 @@ class TextSession(MaskedSession):
     def run(self, tokens_BL: Tensor, noise_B: Tensor, at_BK: Tensor | None = None) -> Tensor:
         """Features (R, L, D), or (R, K, D) of the asked positions."""
         tokens_RL, at_RK = self.stack(tokens_BL), self.ask(len(tokens_BL), at_BK, tokens_BL.device)
-        first, last = self.span or (0, self.length)
-        seen = last if self.block else self.length
-        place_L = None
-        if self.span is not None and at_RK is not None:
-            tokens_RL = tokens_RL[:, first:last]
-            at_RK = (at_RK - first).clamp(0, last - first - 1)
-            place_L = torch.arange(first, last, device=tokens_RL.device)
+        place, seen, visible = None, self.length, None if self.visible_LL is None else self.visible_LL[None, None]
+        if self.windows is not None and at_RK is not None:
+            windows = self.windows.map(self.repeat)
+            tokens_RL, at_RK = windows.tokens(tokens_RL), windows.slots(at_RK)
+            place, seen = windows.column_BW, windows.seen
+            visible = None if self.visible_LL is None else self.visible_LL[place][:, None, :, :seen]
+        elif self.span is not None and at_RK is not None:
+            first, last = self.span
+            tokens_RL, at_RK = tokens_RL[:, first:last], (at_RK - first).clamp(0, last - first - 1)
+            place, seen = torch.arange(first, last, device=tokens_RL.device), self.seen(last)
+            visible = None if visible is None else visible[:, :, first:last, :seen]
         mask = None if self.valid_BL is None else key_mask(self.repeat(self.valid_BL[:, :seen]))
-        if self.visible_LL is not None:
-            visible = self.visible_LL[None, None, first:last, :seen]
+        if visible is not None:
             mask = visible if mask is None else mask & visible
         sigma_R = self.repeat(self.model.sigma(noise_B))
-        return self.model.net(tokens_RL, sigma_R, at_RK, mask, place_L=place_L, caches=self.caches(seen))
+        return self.model.net(tokens_RL, sigma_R, at_RK, mask, place=place, caches=self.caches())
 
-    def reach(self, first: int, last: int) -> tuple[int, int]:
+    def reach(self, spans: Sequence[Span]) -> list[Span]:
         """Where tokens see their own block and those before it, whole blocks: so nothing before them can change."""
-        if not self.block:
-            return first, last
-        return first // self.block * self.block, min(self.length, -(-last // self.block) * self.block)
+        return [whole_blocks(span, self.block, self.length) for span in spans] if self.block else list(spans)
 
-    def begins(self, first: int, last: int) -> bool:
-        return self.block > 0 and first == 0
+    def begins(self, span: Span) -> bool:
+        return self.block > 0 and span[0] == 0
+
+    def seen(self, last: int) -> int:
+        return last if self.block else self.length
 
     @torch.no_grad()
     def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:

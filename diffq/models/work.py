@@ -186,8 +186,9 @@ class TextWork(Protocol):
     def run(self, rows: int, tokens: int, asked: int, seen: int) -> Work:
         """One call: `tokens` new tokens a row attend to `seen`, and the last block gives `asked` of them.
 
-        Masked and uniform models: a row's whole canvas, of which some positions are asked. Causal models: tokens that
-        are appended to the cache, all of them asked; `seen` is the cache with them.
+        Masked and uniform models: a row's whole canvas, of which some positions are asked, or the columns of it that
+        are computed beside a cache. Causal models: tokens that are appended to the cache, all of them asked; `seen` is
+        the cache with them.
         """
         ...
 
@@ -261,9 +262,13 @@ class DiTWork:
     def project(self, positions: float) -> float:
         return 2.0 * positions * self.vocab_size * self.settings.width
 
+    def kept(self, rows: int, length: int) -> int:
+        """Numbers of the keys and values of all blocks, where a sampler keeps them."""
+        return 2 * rows * length * self.settings.width * self.settings.layers
+
     def activations(self, rows: int, tokens: int, length: int) -> int:
         s, d = self.settings, self.settings.width
-        cache = 2 * rows * (length + 1) * d * s.layers if s.process == "causal" else 0
+        cache = self.kept(rows, length + 1) if s.process == "causal" else 0
         return rows * tokens * 12 * d + cache
 
 
@@ -315,6 +320,10 @@ class BidirectionalWork:
 
     def project(self, positions: float) -> float:
         return 2.0 * positions * self.vocab_size * self.settings.width
+
+    def kept(self, rows: int, length: int) -> int:
+        """As that of `DiTWork`."""
+        return 2 * rows * length * self._kv_width * self.settings.layers
 
     def activations(self, rows: int, tokens: int, length: int) -> int:
         s = self.settings

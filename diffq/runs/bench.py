@@ -32,14 +32,14 @@ def run(request: Request) -> int:
 
         rows = bench_latency.run(request)
     else:
-        from diffq.runs import bench_decoding, bench_eags, bench_masked, bench_samplers
+        from diffq.runs import bench_caches, bench_decoding, bench_eags, bench_masked, bench_samplers
 
-        known = [*bench_samplers.DIALS, *bench_masked.ROWS, *bench_decoding.ROWS, *bench_eags.ROWS]
+        tables = (bench_masked, bench_decoding, bench_caches, bench_eags)
+        known = [*bench_samplers.DIALS, *(name for table in tables for name in table.ROWS)]
         names = chosen(known, request.flags.names)
         rows = bench_samplers.run(request, [name for name in names if name in bench_samplers.DIALS])
-        rows += bench_masked.run(request, [name for name in names if name in bench_masked.ROWS])
-        rows += bench_decoding.run(request, [name for name in names if name in bench_decoding.ROWS])
-        rows += bench_eags.run(request, [name for name in names if name in bench_eags.ROWS])
+        for table in tables:
+            rows += table.run(request, [name for name in names if name in table.ROWS])
     print(json.dumps(rows, indent=1) if request.json else _table(rows))
     return 0
 

@@ -89,18 +89,19 @@ def _row(name: str, row: Row, book: Any, model: Any, full: bool) -> dict[str, An
         other = make_sampler(Row("low_confidence", {"block": BLOCK}))
     ours, theirs, meter = [], [], Meter(model.denoiser())
     for turn in range(TURNS):
-        seconds, meter = _timed(sampler, model, canvas, turn)
+        seconds, meter = timed(sampler, model, canvas, turn)
         ours.append(seconds)
         if other is None:
             theirs.append(_textbook_seconds(book, model, row, canvas, turn, full))
         else:
-            seconds, beside = _timed(other, model, canvas, turn)
+            seconds, beside = timed(other, model, canvas, turn)
             theirs.append(seconds * meter.nfe_rows / beside.nfe_rows)
     said = against_textbook(ours, theirs, full or other is not None)
     return {"name": name, **said, "calls": meter.nfe_calls, "rows": meter.nfe_rows, **_agreement(row, book, model)}
 
 
-def _timed(sampler: Any, model: Any, canvas: Canvas, seed: int) -> tuple[float, Meter]:
+def timed(sampler: Any, model: Any, canvas: Canvas, seed: int) -> tuple[float, Meter]:
+    """Seconds of a whole run, and what it asked of the network."""
     meter = Meter(model.denoiser())
     began = time.perf_counter()
     sampler(meter, canvas, Rng(seed))

@@ -37,6 +37,11 @@ class Sampler(Settings):
         """The sampler under whose name the samples are stored: two names for one algorithm share their points."""
         return self
 
+    def misfit(self, keeps: bool, sees: int) -> str:
+        """Why it cannot serve a model whose keys and values can be kept or not, and whose tokens see blocks of `sees`
+        tokens (0: all), in one sentence; empty where it can."""
+        return ""
+
     def needs_guidance(self) -> bool:
         """True where the unconditional branch is run."""
         return False

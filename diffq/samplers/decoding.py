@@ -33,6 +33,7 @@ from torch import Tensor
 from diffq.diffusion.contracts import Canvas, OnStep, Step, open_guided
 from diffq.diffusion.reductions import Reduction, Without
 from diffq.rng import Rng, Stream, uniform
+from diffq.samplers.keeping import CacheName, Keeping, misfit
 from diffq.samplers.masked import GuidedByPrompt, MaskedSampler, mask_free
 from diffq.samplers.rounds import Blocks, Ended, Looking, Pace, Plan, Round
 from diffq.settings import setting
@@ -59,6 +60,24 @@ class InBlocks(GuidedByPrompt):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Caching(InBlocks):
+    """The dial of those that can leave out of a round what is not likely to have changed; see `keeping`."""
+
+    cache: CacheName = setting(
+        "off",
+        "keys and values that a block's rounds take as they were: prefix, of what stands before it; dual, of all else"
+        " (both approximate: Fast-dLLM); exact, of finished blocks of a model with model.block_causal",
+        since="0.2",
+    )
+
+    def misfit(self, keeps: bool, sees: int) -> str:
+        return misfit(self.cache, self.block, keeps, sees)
+
+    def keeping(self, denoiser: Any, canvas: Canvas, blocks: Blocks) -> Keeping:
+        return Keeping.of(self.cache, denoiser, canvas, blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counting(InBlocks):
     """The dials of those whose rounds write a number of positions that is known beforehand."""
 
@@ -73,7 +92,7 @@ class Counting(InBlocks):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding(InBlocks, MaskedSampler):
+class Decoding(Caching, MaskedSampler):
     """A rule of decoding. Subclasses say where to write: `places` before the network is asked, or `ranked` after."""
 
     fills: ClassVar[bool] = True
@@ -111,10 +130,13 @@ class Decoding(InBlocks, MaskedSampler):
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         tokens_BL = mask_free(canvas, denoiser.mask)
-        self.fill(self.open(denoiser, canvas), canvas, tokens_BL, rng, on_step)
+        keeping = self.keeping(denoiser, canvas, self.blocks(canvas))
+        self.fill(self.open(denoiser, canvas), keeping, canvas, tokens_BL, rng, on_step)
         return canvas.replace(tokens_BL=tokens_BL)
 
-    def fill(self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, on_step: OnStep | None) -> None:
+    def fill(
+        self, session: Any, keeping: Keeping, canvas: Canvas, tokens_BL: Tensor, rng: Rng, on_step: OnStep | None
+    ) -> None:
         """Writes every free position of tokens_BL, in place. The session is used up: rows leave it."""
         masked_BL = canvas.free_BL.clone()
         blocks, order_BL = self.blocks(canvas), self.places(canvas, rng)
@@ -127,16 +149,21 @@ class Decoding(InBlocks, MaskedSampler):
                 here_R = now.row_R
             row_R1, before_RL = now.row_R[:, None], tokens_BL[now.row_R]
             if order_BL is None:
-                at_RQ, token_RQ, write_RQ, merit_RQ = self._seen(session, canvas, before_RL, rng, now)
+                at_RQ, token_RQ, write_RQ, merit_RQ = self._seen(session, keeping, canvas, before_RL, rng, now)
             else:
                 merit_RQ = None
-                at_RQ, token_RQ, write_RQ = self._ordered(session, canvas, before_RL, rng, now, order_BL)
+                at_RQ, token_RQ, write_RQ = self._ordered(session, keeping, canvas, before_RL, rng, now, order_BL)
             # A slot that is not written puts back what stands at its place: slots of a row have different places.
             tokens_BL[row_R1, at_RQ] = torch.where(write_RQ, token_RQ, tokens_BL[row_R1, at_RQ])
             masked_BL[row_R1, at_RQ] = masked_BL[row_R1, at_RQ] & ~write_RQ
             if on_step is not None:
                 time_B[now.row_R] = masked_BL[now.row_R].sum(1).double() / blocks.free_B[now.row_R]
-                filled = partial(self._filled, session, canvas, tokens_BL, masked_BL, before_RL, rng, now)
+                # A session that computes some columns alone cannot be asked for others.
+                filled = (
+                    None
+                    if self.cache != "off"
+                    else partial(self._filled, session, canvas, tokens_BL, masked_BL, before_RL, rng, now)
+                )
                 told = {} if merit_RQ is None else self.told(merit_RQ, write_RQ, session.words)
                 stats = {name: _of_rows(value_R, now.row_R, len(tokens_BL)) for name, value_R in told.items()}
                 on_step(
@@ -167,12 +194,19 @@ class Decoding(InBlocks, MaskedSampler):
         return full_BL
 
     def _ordered(
-        self, session: Any, canvas: Canvas, tokens_RL: Tensor, rng: Rng, now: Round, order_BL: Tensor
+        self,
+        session: Any,
+        keeping: Keeping,
+        canvas: Canvas,
+        tokens_RL: Tensor,
+        rng: Rng,
+        now: Round,
+        order_BL: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Asks the network for the positions whose turn it is, and for no others."""
         assert now.quotas is not None
         at_RQ, slots = first_in_order(now.open_RL, now.quotas, order_BL[now.row_R])
-        hidden = session.run(tokens_RL, now.noise_R, at_RQ)
+        hidden = keeping.run(session, now.where, tokens_RL, now.noise_R, at_RQ)
         sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RQ, slots, None)
         (token_N,) = session.read(hidden, slots, [sight.draw(self.token(sight.key_N))])
         token_RQ = torch.zeros_like(at_RQ)
@@ -180,11 +214,11 @@ class Decoding(InBlocks, MaskedSampler):
         return at_RQ, token_RQ, real(slots, at_RQ)
 
     def _seen(
-        self, session: Any, canvas: Canvas, tokens_RL: Tensor, rng: Rng, now: Round
+        self, session: Any, keeping: Keeping, canvas: Canvas, tokens_RL: Tensor, rng: Rng, now: Round
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Reads every masked position of the blocks, and ranks them; gives the merits, too, of what may be written."""
         at_RK, slots = first_in_order(now.open_RL, now.counts)
-        hidden = session.run(tokens_RL, now.noise_R, at_RK)
+        hidden = keeping.run(session, now.where, tokens_RL, now.noise_R, at_RK)
         sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RK, slots, self.visits(now))
         merit_N, token_N = self.ranked(sight)
         merit_RK = of_slots(merit_N, slots, at_RK)

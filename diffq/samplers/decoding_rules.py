@@ -141,7 +141,7 @@ class _BySight(_DrawThenRank):
     """Rules that decide by what they see how much they write."""
 
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Looking:
-        return Looking(canvas, blocks)
+        return Looking(canvas, blocks, waits=self.cache != "off")
 
 
 @SAMPLERS.register("confidence_threshold")

@@ -69,6 +69,8 @@ class EAGS(Ranking):
     def check(self) -> None:
         if self.update == "all" and self.block:
             raise UserError(f"eags: update=all draws anew all over the canvas, so block={self.block} must be 0")
+        if self.update == "all" and self.cache != "off":
+            raise UserError(f"eags: update=all draws anew all over the canvas, so cache={self.cache} must be off")
 
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan:
         return Plan(canvas, blocks, steps=self.steps, tokens_per_step=1, pace="full")
@@ -101,7 +103,8 @@ class EAGS(Ranking):
         tokens_BL = mask_free(canvas, denoiser.mask)
         session, every_B = self.open(denoiser, canvas), torch.arange(len(tokens_BL), device=canvas.device)
         told = None if on_step is None else _in_all(on_step, 1 + self.sweeps)
-        self.fill(session.fork(every_B), canvas, tokens_BL, rng, told)
+        keeping = self.keeping(denoiser, canvas, self.blocks(canvas))
+        self.fill(session.fork(every_B), keeping, canvas, tokens_BL, rng, told)
         for number in range(self.sweeps):
             _Sweep(self, canvas, rng, denoiser.mask, tokens_BL, number).run(session.fork(every_B), on_step)
         return canvas.replace(tokens_BL=tokens_BL)

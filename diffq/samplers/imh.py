@@ -37,10 +37,12 @@ from torch import Tensor
 from diffq.diffusion.contracts import Canvas, OnStep, Step
 from diffq.diffusion.reductions import LogPower, LogProb, LogZ, Top
 from diffq.diffusion.row_draws import Candidates
+from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
 from diffq.samplers.chains import resample, run_chain
-from diffq.samplers.decoding import Counting, first_in_order, known_order, of_slots, real, slots_of
+from diffq.samplers.decoding import Caching, Counting, first_in_order, known_order, of_slots, real, slots_of
+from diffq.samplers.keeping import Keeping
 from diffq.samplers.masked import mask_free
 from diffq.samplers.rounds import Ended, Round
 from diffq.settings import setting
@@ -48,7 +50,7 @@ from diffq.settings import setting
 
 @SAMPLERS.register("imh")
 @dataclass(frozen=True, kw_only=True)
-class IMH(Counting):
+class IMH(Counting, Caching):
     """Decoding whose tokens are chosen by a chain of K proposals a step that look ahead."""
 
     by_numbers: ClassVar[bool] = False  # equal candidates are run once
@@ -66,6 +68,14 @@ class IMH(Counting):
     )
     select: Literal["chain", "resample"] = setting("chain", "how one of the candidates is chosen")
 
+    def check(self) -> None:
+        super().check()
+        if self.cache != "off" and self.lookahead == "canvas":
+            raise UserError(
+                f"cache={self.cache} computes a block at a time, and lookahead=canvas looks beyond it; use"
+                " lookahead=block or cache=off"
+            )
+
     @property
     def looks(self) -> bool:
         """Whether there is anything to choose by: at α = 1 every weight is 1."""
@@ -75,7 +85,7 @@ class IMH(Counting):
         tokens_BL = mask_free(canvas, denoiser.mask)
         session, masked_BL = self.open(denoiser, canvas), canvas.free_BL.clone()
         blocks = self.blocks(canvas)
-        plan = self.rounds(canvas, blocks)
+        plan, keeping = self.rounds(canvas, blocks), self.keeping(denoiser, canvas, blocks)
         order_BL = None if self.positions == "confidence" else known_order(self.positions, canvas, rng)
         here_R = torch.arange(len(tokens_BL), device=canvas.device)
         ahead: _Ahead | None = None
@@ -84,7 +94,7 @@ class IMH(Counting):
                 kept = torch.searchsorted(here_R, now.row_R)
                 session.select(kept)
                 ahead, here_R = ahead and ahead.rows(kept), now.row_R
-            step = _Step(self, session, canvas, rng, now, tokens_BL[now.row_R], masked_BL[now.row_R])
+            step = _Step(self, session, keeping, canvas, rng, now, tokens_BL[now.row_R], masked_BL[now.row_R])
             at_RQ, token_RCQ, log_p_RCQ = step.candidates(ahead, None if order_BL is None else order_BL[now.row_R])
             pick_R, ahead, stats = step.choose(at_RQ, token_RCQ, log_p_RCQ)
             token_RQ = token_RCQ[torch.arange(len(pick_R), device=pick_R.device), pick_R]
@@ -147,6 +157,7 @@ class _Step:
 
     sampler: IMH
     session: Any
+    keeping: Keeping
     canvas: Canvas
     rng: Rng
     now: Round
@@ -183,14 +194,14 @@ class _Step:
 
     def _hidden(self, ahead: _Ahead | None, at_RQ: Tensor) -> Tensor:
         """Hidden states at these positions: those of the look-ahead, and a network call for the rows that had none."""
-        noise_R = self.now.noise_R
+        noise_R, where = self.now.noise_R, self.now.where
         fresh = [r for r in range(len(at_RQ)) if ahead is None or not ahead.has[r]]
         if ahead is None or len(fresh) == len(at_RQ):
-            return self.session.run(self.tokens_RL, noise_R, at_RQ)
+            return self.keeping.run(self.session, where, self.tokens_RL, noise_R, at_RQ)
         hidden = ahead.at(at_RQ)
         if fresh:
             rows = torch.tensor(fresh, device=at_RQ.device)
-            new = self.session.fork(rows).run(self.tokens_RL[rows], noise_R[rows], at_RQ[rows])
+            new = self.keeping.run_some(self.session, rows, [where[r] for r in fresh], self.tokens_RL, noise_R, at_RQ)
             hidden.unflatten(0, (-1, len(at_RQ)))[:, rows] = new.unflatten(0, (-1, len(fresh)))
         return hidden
 
@@ -223,6 +234,7 @@ class _Step:
         first_RC = same_RCC.long().argmax(-1)  # the first candidate that is like this one
         candidate_C = torch.arange(same_RCC.shape[1], device=at_RQ.device)
         row_M, which_M = ((first_RC == candidate_C) & looking_R[:, None]).nonzero(as_tuple=True)
+        self.keeping.inside(self.session, self.now.where)
         made = _Candidates(self, row_M, self.tokens_with(row_M, token_RCQ[row_M, which_M], at_RQ), at_RQ)
         log_w_M, hidden, at_RF = made.look(future)
         if sampler.proposal == "plain":

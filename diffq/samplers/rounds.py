@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,14 @@ _LOOK_EVERY = 8  # rounds between two looks, on a GPU, at what is still masked: 
 _DREAM_EPS = 1e-3  # the last time of Dream's grid
 
 
+class Standing(NamedTuple):
+    """Where a row is: its place on the canvas, its block, and how many rounds it has been in this block before."""
+
+    row: int
+    block: int
+    visit: int
+
+
 @dataclass(frozen=True)
 class Round:
     """One network call.
@@ -42,6 +50,7 @@ class Round:
     noise_R   the masked share of the row's free positions, float64
     after_R   the same after the round, where it is known
     visit_R   rounds that the row has been in this block
+    where     the same with its block, row by row, on the host; empty where the host has not waited to know it
     future    whether anything of the block, and of the canvas, stays masked afterwards: row by row, on the host
     """
 
@@ -53,6 +62,7 @@ class Round:
     noise_R: Tensor
     after_R: Tensor
     visit_R: Tensor
+    where: tuple[Standing, ...] = ()
     future: tuple[tuple[bool, bool], ...] = ()
 
 
@@ -75,6 +85,17 @@ class Blocks:
         self.block_BL = self.block_BL.masked_fill(~canvas.free_BL, -1)
         self.free_B = canvas.free_BL.sum(1)
         self.size = block
+
+    def spans(self) -> list[list[tuple[int, int]]]:
+        """The columns of each block of each row, from its first free position to its last, on the host: (first, one
+        more than the last)."""
+        found = []
+        for free_L in (self.block_BL >= 0).cpu():
+            place = free_L.nonzero().squeeze(1).tolist()
+            size = self.size or max(len(place), 1)
+            parts = [place[at : at + size] for at in range(0, len(place), size)]
+            found.append([(part[0], part[-1] + 1) for part in parts])
+        return found
 
     def counts(self) -> list[list[int]]:
         """The positions of each block of each row, on the host: the one time that it waits for the device."""
@@ -139,6 +160,7 @@ class Plan:
                 noise_R=self._noise_BE[row_R, e],
                 after_R=self._noise_BE[row_R, e + 1],
                 visit_R=self._visit_BE[row_R, e],
+                where=tuple(Standing(b, s.block, s.visit) for b, s in zip(alive, now, strict=True)),
                 future=tuple((s.masked > s.written, self.left[b][e + 1] > 0) for b, s in zip(alive, now, strict=True)),
             )
 
@@ -193,16 +215,19 @@ def _dream(count: int, steps: int) -> list[int]:
 
 
 class Looking:
-    """Rounds for rules that decide by what they see how much they write, at least one position a row and round."""
+    """Rounds for rules that decide by what they see how much they write, at least one position a row and round.
 
-    def __init__(self, canvas: Canvas, blocks: Blocks):
-        self._blocks, self._free_B = blocks, blocks.free_B
+    waits: the host waits for the device in every round, so that it knows where each row is.
+    """
+
+    def __init__(self, canvas: Canvas, blocks: Blocks, waits: bool = False):
+        self._blocks, self._free_B, self._waits = blocks, blocks.free_B, waits
         self.total = int(blocks.free_B.max())
 
     def rounds(self, masked_BL: Tensor, ended: Ended) -> Iterator[Round]:
         """See `Plan.rounds`. On a GPU the host looks only now and then what is left, and rows that are done run along
         until it does."""
-        gpu = masked_BL.is_cuda
+        gpu = masked_BL.is_cuda and not self._waits
         block_BL, width = self._blocks.block_BL, masked_BL.shape[1]
         last = torch.iinfo(torch.long).max
         size = min(self._blocks.size or width, width)
@@ -221,7 +246,10 @@ class Looking:
             open_RL = masked_BL[row_R] & (block_BL[row_R] == now_R[:, None])
             counts = tuple([size] * len(row_R) if gpu else open_RL.sum(1).tolist())
             noise_R = masked_BL[row_R].sum(1).double() / self._free_B[row_R]
-            yield Round(e, row_R, open_RL, counts, None, noise_R, noise_R, visit_B[row_R])
+            visit_R = visit_B[row_R]
+            told = () if gpu else zip(row_R.tolist(), now_R.tolist(), visit_R.tolist(), strict=True)
+            where = tuple(Standing(*row) for row in told)
+            yield Round(e, row_R, open_RL, counts, None, noise_R, noise_R, visit_R, where)
 
 
 class Ended:

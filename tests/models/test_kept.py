@@ -8,6 +8,7 @@ import pytest
 import torch
 from models.test_masked_lms import build, canvas_of, text_of
 from reference import text_models
+from reference.cycles import cycles, taught
 
 from diffq.diffusion.contracts import GUIDED, Canvas, Meter, open_guided
 from diffq.diffusion.draws import Draw
@@ -154,32 +155,6 @@ def test_what_cannot_be_kept_is_said():
     uniform = text_models.build("sedd_uniform").denoiser()
     with pytest.raises(UserError, match="cannot be kept; switch the cache off"):
         uniform.open(text_models.canvas(2, 10)).freeze(None)
-
-
-# A language in which a row is one of three words said over and over, from a random letter on.
-CYCLES = torch.tensor([[11, 12, 13, 14], [21, 22, 23, 24], [31, 32, 33, 34]])
-
-
-def cycles(rows, length, generator):
-    first = torch.randint(0, 4, (rows, 1), generator=generator)
-    word = torch.randint(0, 3, (rows, 1), generator=generator)
-    return CYCLES[word, (first + torch.arange(length)) % 4]
-
-
-def taught(model, steps, length=24, rows=32):
-    """The model after so many steps of Adam."""
-    generator = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
-    model.train()
-    for step in range(steps):
-        tokens_BL = cycles(rows, length, generator)
-        batch = TextBatch(tokens_BL, torch.ones_like(tokens_BL, dtype=torch.bool), torch.arange(rows),
-                          torch.full((rows,), step))  # fmt: skip
-        loss = model.loss(batch, Rng(1), Totals(rows, tokens_BL.numel()))["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return model.eval()
 
 
 def decode(session, tokens_BL, mask, blocks, refresh):

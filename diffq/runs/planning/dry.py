@@ -27,6 +27,8 @@ from diffq.diffusion.reductions import Reduction, Without, read_tiles
 from diffq.diffusion.row_draws import NucleusDraw
 from diffq.errors import UserError
 from diffq.models.base import ModelSettings
+from diffq.models.kept import Span, from_before, whole_blocks, widest
+from diffq.models.sessions import places
 from diffq.rng import Rng
 from diffq.samplers.base import Sampler
 from diffq.samplers.random_tokens import LeapDraw
@@ -44,8 +46,8 @@ class Uncounted(Exception):
 
 
 class Ran(NamedTuple):
-    """One network call: rows before branches, tokens a row, those whose hidden states were asked for, and those that
-    each of them attends to (a causal model's cache with its new tokens)."""
+    """One network call: rows before branches, tokens a row that are computed, those whose hidden states were asked for,
+    and those that each of them attends to (with those of a cache)."""
 
     rows: int
     tokens: int
@@ -64,6 +66,7 @@ class Trace:
     branches    of the session; empty where none was opened
     runs        the network calls, each with how often there were such
     widest      positions of the largest reading
+    kept        rows whose keys and values are kept beside a call's own, at most
     read_more   whether the sampler has seen more of the network than drawn tokens
     steered     whether it may therefore ask something else of another network
     """
@@ -75,6 +78,7 @@ class Trace:
     branches: tuple[Branch, ...] = ()
     runs: Counter[Ran] = field(default_factory=Counter)
     widest: int = 0
+    kept: int = 0
     read_more: bool = field(default=False, compare=False)
     steered: bool = False
 
@@ -98,6 +102,9 @@ class Blank:
     start: int = _START
     end: int = _END
     mask: int = _VOCABULARY
+    keeps: bool = False
+    block: int = 0
+    shifted: bool = False
 
     @classmethod
     def of(cls, settings: ModelSettings, vocabulary: Any) -> Blank:
@@ -106,7 +113,7 @@ class Blank:
         if told is None:
             with torch.random.fork_rng(devices=[]):
                 denoiser = settings.build(vocabulary).denoiser()
-            names = ("guidable", "max_length", "alpha_bar_T", "noise", "learnt_z")
+            names = ("guidable", "max_length", "alpha_bar_T", "noise", "learnt_z", "keeps", "block", "shifted")
             told = {name: getattr(denoiser, name) for name in names if hasattr(denoiser, name)}
         return cls(process=settings.process, **told)
 
@@ -183,20 +190,27 @@ class _DryDenoiser:
     def open(self, canvas: Canvas, branches: tuple[Branch, ...] = COND) -> _DrySession:
         require_guidable(self, branches)
         self.trace.branches = branches
-        return _DrySession(self, branches)
+        return _DrySession(self, branches, canvas)
 
 
 class _DrySession:
     """A session of the dry denoiser. Where rows end by themselves, the token of each run's column is the end's."""
 
-    def __init__(self, denoiser: _DryDenoiser, branches: tuple[Branch, ...]):
-        self.denoiser, self.branches = denoiser, branches
+    def __init__(self, denoiser: _DryDenoiser, branches: tuple[Branch, ...], canvas: Canvas):
+        self.denoiser, self.branches, self.valid_BL = denoiser, branches, canvas.valid_BL
+        self.spans: list[Span] | None = None
+        self.kept = False
         self.ends_A = denoiser.ends_B
         self.seen = 0  # tokens in a causal model's cache
 
     def run(self, state: Tensor, noise_B: Tensor | None = None, at_BK: Tensor | None = None) -> Tensor:
         tokens = state.shape[1]
         self.seen = self.seen + tokens if self.denoiser.process == "causal" else tokens
+        if self.spans is not None:
+            tokens = widest(self.spans)
+            self.seen = max(last for _, last in self.spans) if self.denoiser.block else self.seen
+        if self.kept:
+            self.denoiser.trace.kept = max(self.denoiser.trace.kept, len(state))
         self.denoiser.trace.runs[Ran(len(state), tokens, tokens if at_BK is None else at_BK.shape[1], self.seen)] += 1
         rows = len(state) * len(self.branches)
         size = self.denoiser.embedding_dim if self.denoiser.process == "gaussian" else 1
@@ -243,6 +257,27 @@ class _DrySession:
     def select(self, rows_K: Tensor) -> None:
         if self.ends_A is not None:
             self.ends_A = self.ends_A[rows_K]
+
+        self.valid_BL = self.valid_BL[rows_K]
+        if self.spans is not None:
+            self.spans = [self.spans[r] for r in rows_K.tolist()]
+
+    def freeze(self, columns: slice | Sequence[Span] | None) -> None:
+        """The columns that the next runs compute; those of models whose keys and values can be kept."""
+        if not self.denoiser.keeps:
+            raise UserError("the keys and values of this model cannot be kept; switch the cache off")
+        self.kept = True
+        if columns is None:
+            self.spans = None
+            return
+        rows, length = self.valid_BL.shape
+        spans = [columns.indices(length)[:2]] * rows if isinstance(columns, slice) else list(columns)
+        if self.denoiser.block:
+            spans = [whole_blocks(span, self.denoiser.block, length) for span in spans]
+        self.spans = from_before(spans, places(self.valid_BL, self.valid_BL)[1]) if self.denoiser.shifted else spans
+
+    def adopt(self, kept: Any, rows_K: Tensor) -> None:
+        """Nothing is kept."""
 
     def fork(self, rows_K: Tensor) -> _DrySession:
         made = copy.copy(self)

@@ -51,6 +51,8 @@ def held_by_text(trace: Trace, length: int, network: TextWork, dtype: str, gpu: 
     """Bytes of tensors at the batch of a trace, whose canvas has that length: weights, activations, tiles."""
     branches = len(trace.branches)
     most = max((network.activations(r.rows * branches, r.tokens, length) for r in trace.runs), default=0)
+    if trace.kept:
+        most += network.kept(trace.kept * branches, length)  # type: ignore[attr-defined]  # of models that keep them
     return (network.parameters + most) * _BYTES[dtype] + _tile_bytes(trace, trace.widest, network, gpu)
 
 

@@ -70,7 +70,7 @@ def settings_of(name: str) -> tuple[Any, Sequence[dict[str, Any]]]:
 
 
 # What these ask depends on what the network says: equal candidates are run once, sure positions are written together.
-BOUNDED = ("imh", "confidence_threshold", "factor", "fast_dllm")
+BOUNDED = ("imh", "confidence_threshold", "factor", "fast_dllm", "fast_dllm_prefix")
 DISCRETE = [name for name in SAMPLERS if "absorbing" in compose_processes(name)]
 
 
