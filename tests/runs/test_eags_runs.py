@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from reference.flops import flops_of
 from diffq.cli.main import main
 from diffq.config import compose
 from diffq.errors import UserError
-from diffq.models.checkpoints import load, read_tensors
+from diffq.models.checkpoints import load, read_tensors, write_tensors
 from diffq.models.starts import with_start
 from diffq.runs.train import training_folder
 from diffq.store import Point
@@ -96,12 +97,18 @@ def test_a_row_does_not_depend_on_its_neighbours(outputs, tmp_path):
 
 
 def test_more_samples_append_and_guidance_masks_the_condition(outputs, tmp_path):
-    few = sampled(outputs, tmp_path, "eags_tiny", "scale=40")
-    more = sampled(outputs, tmp_path, "eags_tiny", "scale=40", "num_samples=3")
+    """With larger weights than three steps give, so that a condition matters."""
+    began = next(outputs.glob("train/grammar-eags_tiny-*"))
+    folder = tmp_path / "louder" / "train" / began.name
+    shutil.copytree(began, folder)
+    tensors = read_tensors(folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", {name: value * 8 for name, value in tensors.items()})
+    few = sampled(tmp_path / "louder", tmp_path / "guided", "eags_tiny", "scale=3")
+    more = sampled(tmp_path / "louder", tmp_path / "guided", "eags_tiny", "scale=3", "num_samples=3")
     assert more[: len(few)] == few
     assert len(more) == 12
-    assert len(samples_of(tmp_path)) == 1
-    plain = sampled(outputs, tmp_path / "plain", "eags_tiny")
+    assert len(samples_of(tmp_path / "guided")) == 1
+    plain = sampled(tmp_path / "louder", tmp_path / "plain", "eags_tiny")
     assert [r["ids"] for r in plain] != [r["ids"] for r in few]
 
 
