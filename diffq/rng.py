@@ -46,6 +46,7 @@ class Stream(enum.IntEnum):
     NULL_LINE = 30
     BOOTSTRAP = 31
     DATA = 32
+    KEYWORD = 33  # which words of a reference are asked for, and where words of a user's are put
 
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed word
