@@ -21,6 +21,7 @@ import torch
 from diffq.config import Config
 from diffq.config.checks import serves
 from diffq.data.canvases import Batch, token_budget
+from diffq.data.keywords import keywords_of
 from diffq.data.lengths import LengthModel
 from diffq.data.task import Example
 from diffq.data.windows import text_questions
@@ -158,7 +159,9 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
     if config.laid_out:
         places: int = config.dataset.room  # type: ignore[attr-defined]
         return LaidOutQuestions(examples, loaded.tokenizer, places, denoiser.max_length, device)
-    return PairQuestions(examples, loaded.tokenizer, denoiser.max_length, loaded.lengths, device)
+    longest = min(denoiser.max_length, config.dataset.max_target)  # type: ignore[attr-defined]
+    keywords = keywords_of(config.dataset, loaded.tokenizer, longest)
+    return PairQuestions(examples, loaded.tokenizer, denoiser.max_length, loaded.lengths, device, keywords)
 
 
 class Untrained(UserError):
