@@ -12,7 +12,7 @@ from synthetic import frontier_points, point
 
 from diffq.report.frontier import build_frontier
 from diffq.report.labels import Placer, crosses, inside, meet, overlap
-from diffq.report.plot import _STYLE, COLOURS, MARKERS, darker, draw, save_plot
+from diffq.report.plot import COLOURS, MARKERS, STYLE, darker, draw, save_plot
 
 spots = st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300), st.floats(5, 80)), max_size=25)
 
@@ -59,7 +59,7 @@ def frontier():
 
 
 def test_no_label_of_a_crowded_picture_covers_anything(frontier):
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         drawn = draw(frontier)
         renderer = drawn.figure.canvas.get_renderer()
         written = [t for t in drawn.figure.axes[0].texts if t.get_text() and t.get_text() != "better"]
