@@ -6,7 +6,7 @@ import pytest
 
 from diffq.config import Request
 from diffq.errors import UserError
-from diffq.runs import bench_eags, bench_masked, bench_samplers
+from diffq.runs import bench_caches, bench_eags, bench_masked, bench_samplers
 from diffq.runs.bench import against_textbook, textbook
 
 
@@ -53,3 +53,24 @@ def test_a_small_row_of_eags_agrees_with_the_textbook_and_counts_what_it_reads(m
 def test_rows_of_embedding_diffusion_refuse_other_models(dataset, model, process):
     with pytest.raises(UserError, match=f"times gaussian models here, and model={model} is {process}"):
         bench_samplers.open_bench(Request(verb="bench", overrides=(f"dataset={dataset}", f"model={model}")))
+
+
+def test_rows_of_caches_say_what_they_cost(monkeypatch):
+    for name, value in (("TAUGHT", 60), ("TEXTS", 8)):
+        monkeypatch.setattr(bench_caches, name, value)
+    found = {name: bench_caches.error(row, textbook("cycles")) for name, row in bench_caches.ROWS.items()}
+    assert found["masked/block_cache_exact"]["equal_tokens"] == 1
+    assert abs(found["masked/block_cache_exact"]["mean_kl"]) < 1e-9
+    for name in ("masked/prefix_cache", "masked/dual_cache"):
+        assert 1e-9 < found[name]["mean_kl"] < 0.5
+        assert found[name]["equal_tokens"] > 0.5
+
+
+def test_a_row_of_a_cache_is_timed_against_itself_without_it(monkeypatch):
+    for name, value in (("WORDS", 60), ("PROMPT", 4), ("ANSWER", 8), ("BLOCK", 4), ("TURNS", 1)):
+        monkeypatch.setattr(bench_caches, name, value)
+    monkeypatch.setattr(bench_caches, "SIZES", bench_caches.SMALL)
+    said = bench_caches._speed(bench_caches.ROWS["masked/dual_cache"])
+    assert said["calls"] == 4
+    assert said["seconds"] > 0
+    assert said["uncached_seconds"] > 0

@@ -185,7 +185,7 @@ def test_a_plan_counts_what_the_meter_and_torch_count(cache, name):
             assert work is not None
             assert work.flops + work.projection == counted
             flops[kind] = work.flops
-            assert (trace.kept > 0) == (kind != "off")
+            assert trace.kept == (0 if kind == "off" else len(canvas.tokens_BL))
         assert flops[cache] < flops["off"]
 
 
@@ -237,6 +237,20 @@ def test_a_fork_keeps_its_keys_to_itself():
     session.freeze([(9, 10)] * 3)
     last_B1 = torch.full((3, 1), 9)
     assert not torch.equal(session.run(tokens_BL, torch.ones(3), last_B1), before[:, :1])
+
+
+@pytest.mark.parametrize("name", ["llada_tied", "mdlm"])
+def test_the_memory_of_a_cache_is_foretold(name):
+    if name == "mdlm":
+        model, canvas, words = text_models.build(name), text_models.canvas(2, 12), text_models.vocabulary()
+    else:
+        model, canvas = build(name), canvas_of(text_of(6, 6), 6)
+        words = type("V", (), {"size": 700, "mask": 300, "pad": 5, "end": 6, "ends": (6,)})
+    session = model.denoiser().open(canvas)
+    session.freeze(None)
+    session.run(torch.where(canvas.free_BL, model.mask, canvas.tokens_BL), torch.ones(2))
+    numbers = sum(part.numel() for held in session.kept.held for part in held)
+    assert model.settings.work(words).kept(2, 12) == numbers
 
 
 def test_columns_of_rows_are_refused_where_they_are_none():
