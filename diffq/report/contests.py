@@ -140,8 +140,9 @@ def _front(
         return []
     found = beats(frontier, lines[asked["first"]["sampler"]], lines[asked["than"]["sampler"]])
     parts = [Part("hypervolume", _gap(found.volume))]
-    if found.gap is not None:
-        parts.append(Part(f"{held['quality']} at equal {asked['diversity']}", _gap(found.gap)))
+    if found.gap is not None:  # without an interval, where resamples share no diversity, it is told and decides nothing
+        at_equal = f"{held['quality']} at equal {asked['diversity']}"
+        parts.append(Part(at_equal, _gap(found.gap), counts=found.gap.low is not None))
     return parts
 
 

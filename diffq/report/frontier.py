@@ -25,6 +25,9 @@ UNBOUNDED = (
 )  # fmt: skip
 """Metrics (by the beginning of their names) that are not between 0 and 100."""
 
+FROM_ZERO = ("answer_entropy", "distinct_solutions", "distinct_answers")
+"""Those of them whose worst value is 0, whatever the points are; of the others it is that of the worst point."""
+
 
 @dataclass(frozen=True)
 class Frontier:
@@ -186,7 +189,8 @@ class Scaling:
 
 
 def scaling(frontier: Frontier) -> Scaling:
-    """0 and 100 for metrics with these bounds, the worst and best value of all points and null lines for others."""
+    """0 and 100 for metrics with these bounds, the worst and best value of all points and null lines for others, and 0
+    for the worst of what is counted from there."""
     values = frontier.values([*frontier.points, *frontier.nulls])
     worst, best, bounded = [], [], []
     for column, (name, sign) in enumerate(zip((frontier.x, frontier.y), frontier.signs, strict=True)):
@@ -194,7 +198,7 @@ def scaling(frontier: Frontier) -> Scaling:
         here = values[:, column]
         inside = not name.startswith(UNBOUNDED) and here.min() >= low - 1e-6 and here.max() <= high + 1e-6
         if not inside:
-            low, high = float(here.min()), float(here.max())
+            low, high = 0.0 if name.startswith(FROM_ZERO) else float(here.min()), float(here.max())
         worst.append(low if sign > 0 else high)
         best.append(high if sign > 0 else low)
         bounded.append(bool(inside))

@@ -53,8 +53,30 @@ def dilemma(spread: float = 0.3) -> list:
         answers("low_confidence", 80, 82, entropy=0.5, distinct=1.2, spread=spread),
         answers("low_confidence", 81, 81, entropy=0.4, distinct=1.1, spread=spread, temperature=0.5),
         answers("rank_then_sample", 70, 85, entropy=0.7, bound=0.9, spread=spread),
-        answers("imh", 85, 91, rows=18, spread=spread, alpha=4.0, distinct=3.5, temperature=None),
-        answers("imh", 70, 97, rows=18, spread=spread, alpha=2.0, distinct=4.5, temperature=None),
+        answers(
+            "imh",
+            85,
+            91,
+            rows=18,
+            spread=spread,
+            alpha=4.0,
+            chain=4,
+            positions="random",
+            distinct=3.5,
+            temperature=None,
+        ),
+        answers(
+            "imh",
+            70,
+            97,
+            rows=18,
+            spread=spread,
+            alpha=2.0,
+            chain=4,
+            positions="random",
+            distinct=4.5,
+            temperature=None,
+        ),
     ]
 
 
@@ -93,7 +115,7 @@ def test_at_equal_rows_a_front_is_held_against_all_that_is_no_dearer():
         *dilemma(),
         answers("random", 90, 99, rows=18, distinct=6.0, steps=18),
         answers("random", 95, 98, rows=18, distinct=5.0, steps=18, temperature=0.5),
-        answers("imh", 50, 60, rows=6, steps=4, alpha=4.0),
+        answers("imh", 50, 60, rows=6, steps=4, alpha=4.0, chain=4, positions="random"),
     ]
     assert cells(points)[FRONT_RANDOM][1].startswith("held"), "at 12 steps"
     at_rows = cells(points, table=1)[FRONT_RANDOM]
