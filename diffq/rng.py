@@ -46,6 +46,7 @@ class Stream(enum.IntEnum):
     NULL_LINE = 30
     BOOTSTRAP = 31
     DATA = 32
+    KEYWORD = 33  # which words of a reference are asked for, and where words of a user's are put
     RATING = 40  # what people are asked to rate, and in which order
 
 

@@ -72,6 +72,7 @@ VERBS: dict[str, Verb] = {
             "diffq sample dataset=qqp sampler=clamp_before_cfg scale=2 temperature=0.5 num_sources=100",
             "diffq sample checkpoint=outputs/train/FOLDER --source 'how do i learn to cook ?' num_samples=5",
             "diffq sample --source 'how do i learn to cook ?' --template 'what _ _ _ cook _ ?'",
+            "diffq sample --source 'how do i learn to cook ?' --keywords cook,soup num_samples=5",
         ),
         flags=(
             Flag("--watch", "show the canvas while it is denoised"),
@@ -80,6 +81,9 @@ VERBS: dict[str, Verb] = {
                 "--source", "a source of your own instead of the dataset's; may be given again", "TEXT", repeated=True
             ),
             Flag("--template", "known words of the answer to --source, one _ for each token to fill in", "TEXT"),
+            Flag(
+                "--keywords", "words that every answer holds: storm,boat or 3:storm,10:boat (dataset.keywords)", "TEXT"
+            ),
         ),
     ),
     "sweep": Verb(

@@ -148,7 +148,7 @@ class DatasetSettings(Settings):
 class PairSettings(DatasetSettings):
     """What every dataset of sources and targets has."""
 
-    not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric", "max_source", "max_target")
+    not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric", "max_source", "max_target", "keywords")
 
     max_source: int = setting(126, "longest source in tokens; longer ones are an error in sampling", low=1)
     max_target: int = setting(126, "longest target in tokens", low=1)
@@ -158,3 +158,17 @@ class PairSettings(DatasetSettings):
         low=1,
         since="0.2",
     )
+    keywords: int | tuple[str, ...] = setting(
+        0,
+        "words held fixed in every answer: N content words of the reference where they stand in it, or words of your"
+        " own, as [storm,boat] at drawn positions or [3:storm,10:boat] at these, in tokens from 0",
+        low=0,
+        since="0.2",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.keywords, int):
+            from diffq.data.keywords import parse_keywords
+
+            parse_keywords(self.keywords)

@@ -87,6 +87,14 @@ class Tokenizer:
         found = self._backend.encode_batch_fast(plain, add_special_tokens=False)
         return [encoding.ids for encoding in found]
 
+    def encode_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a target, and which characters [first, last) of the text each of them stands for. A token that
+        begins with a space has that space; tokens of bytes share a character."""
+        plain = text if self.exact else text.strip()
+        before = 0 if self.exact else len(text) - len(text.lstrip())
+        found = self._backend.encode(plain, add_special_tokens=False)
+        return list(found.ids), [(a + before, b + before) for a, b in found.offsets]
+
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The ids of a conversation up to where the assistant's next turn begins; special tokens that the template, or
         a message, spells are those tokens. UserError where there is no chat template."""

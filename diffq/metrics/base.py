@@ -42,6 +42,7 @@ class Answers:
     grading  gives the verdicts, like candidates, where answers can be checked; grading may take minutes, so it is done
              where a metric asks for them, and once
     grader  how they were graded, as a signature says it
+    keywords  like candidates: the words that each sample was asked to hold, where any were
     """
 
     sources: tuple[str, ...]
@@ -56,6 +57,7 @@ class Answers:
     vocabulary: str = ""
     grading: Callable[[], tuple[tuple[Verdict, ...], ...]] | None = field(default=None, compare=False, repr=False)
     grader: str = ""
+    keywords: tuple[tuple[tuple[str, ...], ...], ...] | None = None
 
     @cached_property
     def verdicts(self) -> tuple[tuple[Verdict, ...], ...]:
@@ -82,6 +84,7 @@ class Answers:
             "ids": self.ids is not None,
             "cost": bool(self.cost),
             "verdicts": self.grading is not None,
+            "keywords": self.keywords is not None,
         }
         return frozenset(name for name, there in names.items() if there)
 
@@ -159,7 +162,8 @@ class Metric(Settings):
 
     def needs(self) -> frozenset[str]:
         """What a task must give: any of 'references', 'truth', 'source', 'many' (≥ 2 samples a source), 'cost',
-        'real' (texts that running text is held against), 'ids' (tokens), 'verdicts' (answers that can be checked)."""
+        'real' (texts that running text is held against), 'ids' (tokens), 'verdicts' (answers that can be checked),
+        'keywords' (words that answers were asked to hold)."""
         return frozenset({"references"})
 
     def least_samples(self) -> int:

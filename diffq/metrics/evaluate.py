@@ -23,6 +23,7 @@ _NEEDS = {
     "cost": "the cost of sampling, which only a point of the store has",
     "real": "real running text to hold the samples against",
     "verdicts": "answers that can be checked",
+    "keywords": "answers that keywords were asked of",
     "ids": "the tokens of the samples, which only a point of the store has",
 }
 

@@ -81,6 +81,8 @@ class Judges:
         checked: dict[str, Any] = {}
         if isinstance(corpus := self._corpus(config), Graded):
             checked = {"grading": partial(graded, point.folder, corpus, examples, candidates), "grader": corpus.grader}
+        if all("keywords" in row for group in rows.values() for row in group):
+            checked["keywords"] = tuple(tuple(tuple(row["keywords"]) for row in group) for group in rows.values())
         ids = tuple(tuple(tuple(row["ids"]) for row in group) for group in rows.values())
         if config.dataset.task != "text":
             vocabulary = self._tokenizer(self._checkpoint(config)).digest

@@ -25,6 +25,7 @@ import torch
 
 from diffq.config import Config
 from diffq.data.canvases import Batch, Row, build_canvas, check_sources, plan_batches, text_canvas
+from diffq.data.keywords import Held, Keywords
 from diffq.data.lengths import LengthFit, LengthModel
 from diffq.data.task import Example
 from diffq.data.windows import TextQuestions
@@ -74,6 +75,7 @@ class PairQuestions:
     max_length: int  # of the model
     fit: Mapping[str, Any] | None  # of the length model
     device: torch.device
+    keywords: Keywords | None = None
 
     @cached_property
     def source_ids(self) -> Mapping[int, list[int]]:
@@ -106,8 +108,13 @@ class PairQuestions:
         dataset: Any = config.dataset
         longest = min(self.max_length, dataset.max_target)
         if not config.sampler.takes_length:
+            if self.keywords is not None and self.keywords.drawn_places:
+                raise UserError(
+                    f"sampler '{config.choices.sampler}' ends an answer by itself, so positions of keywords cannot be"
+                    " drawn before; give each its own, as in dataset.keywords=[3:storm]"
+                )
             return [min(longest, self.max_length - 1)] * len(source_lengths)
-        return LengthModel.parse(config.length).draw(
+        drawn = LengthModel.parse(config.length).draw(
             Rng(config.seed),
             [row_id(e.index, sample) for e in self.examples],
             [n - 2 for n in source_lengths],
@@ -115,12 +122,27 @@ class PairQuestions:
             longest,
             LengthFit.from_mapping(self.fit) if self.fit else None,
         )
+        if self.keywords is None:
+            return drawn
+        return [max(n, self.keywords.least(e)) for n, e in zip(drawn, self.examples, strict=True)]  # room for them
+
+    @cached_property
+    def _by_index(self) -> Mapping[int, Example]:
+        return {e.index: e for e in self.examples}
+
+    def held(self, row: Row) -> Held | None:
+        """The keywords of a row; None where none are asked for."""
+        return None if self.keywords is None else self.keywords.of(self._by_index[row.source], row.id, row.length)
 
     def canvas(self, batch: Batch) -> Canvas:
-        return build_canvas(batch.rows, self.source_ids, self.tokenizer.pad, self.tokenizer.mask, device=self.device)
+        held = {row.source: self.held(row) for row in batch.rows}  # a batch has one sample of each source
+        keep = {source: one.at for source, one in held.items() if one is not None}
+        pad, mask = self.tokenizer.pad, self.tokenizer.mask
+        return build_canvas(batch.rows, self.source_ids, pad, mask, keep or None, self.device)
 
     def row(self, row: Row) -> dict[str, Any]:
-        return {"prompt_ids": self.source_ids[row.source]}
+        held = self.held(row)
+        return {"prompt_ids": self.source_ids[row.source]} | ({} if held is None else {"keywords": list(held.words)})
 
     def written(self, rows: Sequence[Row], ids: Sequence[list[int]], full: bool) -> list[Written]:
         return _all_of(self.tokenizer, rows, ids, full)

@@ -23,6 +23,7 @@ from diffq.config.files import group_files, search_dirs
 from diffq.errors import UserError
 from diffq.metrics.evaluate import evaluate, to_json, usable
 from diffq.report.tables import print_table, show_interval
+from diffq.runs.grid import written
 from diffq.runs.judging import Judges
 from diffq.runs.progress import point_progress
 from diffq.runs.repetition import (
@@ -220,6 +221,8 @@ def _score(task: Task, rerun: Point, judges: Judges) -> None:
     if known := sorted(names & set(group_files("metric", search_dirs(judges.config_dirs)))):
         words = [f"dataset={task.config.choices.dataset}", f"num_samples={answers.samples}"]
         words.append(f"metric={','.join(known)}")
+        if keywords := getattr(task.config.dataset, "keywords", 0):
+            words.append(written("dataset.keywords", keywords))
         metrics += compose(words, verb="score", config_dirs=judges.config_dirs).metric.metrics
     kept, _ = usable(metrics, answers.given(), answers.samples)
     chosen = {metric.signature(answers): metric for metric in kept}

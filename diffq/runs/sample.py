@@ -22,12 +22,14 @@ _SHOWN = 5
 
 def run(request: Request) -> int:
     """Samples what the command line asks for and shows it. Returns 0."""
-    config = compose(request.overrides, verb="sample", config_dirs=request.config_dirs)
+    config = compose(_words(request), verb="sample", config_dirs=request.config_dirs)
     config = _traced(config, request)
     sources = list(request.flags.source or [])
     template = (request.flags.template or [None])[-1]
     if template is not None and len(sources) != 1:
         raise UserError("--template holds words of one answer, so it goes with one --source")
+    if template is not None and getattr(config.dataset, "keywords", False):
+        raise UserError("--template and keywords both put words into an answer; give one of them")
     from diffq.runs.workbench import Workbenches, with_checkpoint
 
     config = with_checkpoint(config)
@@ -41,6 +43,15 @@ def run(request: Request) -> int:
         rows, folder = _point(config, bench, on_step, quiet=request.json)
     _show(rows, request.json, folder)
     return 0
+
+
+def _words(request: Request) -> Sequence[str]:
+    """The words of the command, with those of --keywords as a setting of the dataset."""
+    if not (given := request.flags.keywords):
+        return request.overrides
+    from diffq.runs.grid import written
+
+    return (*request.overrides, written("dataset.keywords", [word.strip() for word in given[-1].split(",")]))
 
 
 def _traced(config: Config, request: Request) -> Config:

@@ -115,7 +115,7 @@ def config_of(
         given = {word.partition("=")[0] for word in words}
         words += [f"metric={metric}", *(word for word in options if word.partition("=")[0] not in given)]
     datasets: dict[str, Config] = {}
-    for config in configs:
+    for config in sorted(configs, key=lambda c: not getattr(c.dataset, "keywords", 0)):  # they can feed more metrics
         datasets.setdefault(config.choices.dataset or config.dataset.kind, config)
     asked = [
         compose(
@@ -136,7 +136,9 @@ def config_of(
 
 
 def _asked(config: Config) -> list[str]:
-    """The words that say what running text was asked: they decide what metrics can be fed."""
+    """The words that say what running text was asked, and what keywords: they decide what metrics can be fed."""
+    if getattr(config.dataset, "keywords", 0):
+        return [written("dataset.keywords", config.dataset.keywords)]  # type: ignore[attr-defined]
     if config.dataset.task != "text":
         return []
     names = ("block", "prefix", "suffix", "keep", "windows")

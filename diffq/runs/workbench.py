@@ -21,6 +21,7 @@ import torch
 from diffq.config import Config
 from diffq.config.checks import serves
 from diffq.data.canvases import Batch, token_budget
+from diffq.data.keywords import keywords_of
 from diffq.data.lengths import LengthModel
 from diffq.data.task import Example
 from diffq.data.windows import text_questions
@@ -155,10 +156,13 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
     if config.dataset.task == "answers":
         return AnswerQuestions(examples, corpus, loaded.tokenizer, denoiser.max_length, device)
+    most = denoiser.max_length
     if config.laid_out:
         places: int = config.dataset.room  # type: ignore[attr-defined]
-        return LaidOutQuestions(examples, loaded.tokenizer, places, denoiser.max_length, device)
-    return PairQuestions(examples, loaded.tokenizer, denoiser.max_length, loaded.lengths, device)
+        keywords = keywords_of(config.dataset, loaded.tokenizer, places)
+        return LaidOutQuestions(examples, loaded.tokenizer, places, most, device, keywords=keywords)
+    keywords = keywords_of(config.dataset, loaded.tokenizer, min(most, config.dataset.max_target))  # type: ignore
+    return PairQuestions(examples, loaded.tokenizer, most, loaded.lengths, device, keywords)
 
 
 class Untrained(UserError):

@@ -1,0 +1,98 @@
+"""Keywords on the way through the verbs: held in every answer, part of the question, scored and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trained import copy_of, sweep
+
+from diffq.cli import main
+
+
+@pytest.fixture
+def outputs(trained: Path, tmp_path: Path) -> Path:
+    return copy_of(trained, tmp_path / "outputs")
+
+
+def rows_of(outputs: Path) -> list[list[dict[str, Any]]]:
+    files = sorted(outputs.glob("points/**/samples.jsonl"))
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+
+
+WORDS = ("sampler=cfg", "scale=1", "steps=3")
+
+
+def test_drawn_keywords_are_in_every_answer_and_in_the_points_key(outputs: Path) -> None:
+    assert sweep(outputs, *WORDS, "dataset.keywords=2", "metric=keywords") == 0
+    (rows,) = rows_of(outputs)
+    assert all(row["keywords"] and set(row["keywords"]) <= set(row["text"].split()) for row in rows)
+    by_source: dict[int, set[tuple[str, ...]]] = {}
+    for row in rows:
+        by_source.setdefault(row["source"], set()).add(tuple(row["keywords"]))
+    assert all(len(asked) == 1 for asked in by_source.values())  # all samples are asked the same
+    (scores,) = [json.loads(p.read_text()) for p in outputs.glob("points/**/metrics.json")]
+    values = {score["name"]: score["value"] for score in scores.values()}
+    assert values["keyword_coverage"] == 100
+    assert values["keyword_coverage_null"] < 60
+    assert sweep(outputs, *WORDS) == 0
+    points = rows_of(outputs)
+    assert len(points) == 2
+    assert sum("keywords" in row for rows in points for row in rows) == len(rows)
+
+
+def test_a_causal_model_holds_them_too(outputs: Path) -> None:
+    words = ("model=causal_seq2seq_tiny", "sampler=autoregressive", "dataset.keywords=2")
+    assert sweep(outputs, *words) == 0
+    (rows,) = rows_of(outputs)
+    assert all(set(row["keywords"]) <= set(row["text"].split()) for row in rows)
+
+
+def test_points_with_and_without_keywords_are_scored(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(outputs, *WORDS, "dataset.keywords=1") == 0
+    (folder,) = [p.parent for p in outputs.glob("points/**/samples.jsonl")]
+    capsys.readouterr()
+    assert main(["score", str(folder), f"outputs={outputs}", "metric=keyword_coverage", "--json"]) == 0
+    assert '"value": 100' in capsys.readouterr().out
+    assert main(["rerun", str(folder), f"outputs={outputs}", "--json"]) == 0
+    (again,) = json.loads(capsys.readouterr().out)
+    assert "keyword_coverage" in {metric["name"] for metric in again["metrics"]}
+
+
+def test_words_of_ones_own_stand_in_every_answer(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = ["sample", f"outputs={outputs}", *WORDS, "num_samples=4", "--source", "why is my shawl so rare", "--json"]
+    assert main([*said, "--keywords", "shawl, rare"]) == 0
+    texts = [row["text"].split() for row in json.loads(capsys.readouterr().out)["samples"]]
+    assert all(text.index("shawl") < text.index("rare") for text in texts)
+    assert len({(text.index("shawl"), text.index("rare")) for text in texts}) > 1  # positions are a row's own
+    assert main([*said, "dataset.keywords=[9:rare,2:shawl]"]) == 0
+    texts = [row["text"].split() for row in json.loads(capsys.readouterr().out)["samples"]]
+    assert all((text[2], text[9]) == ("shawl", "rare") for text in texts)  # rows are as long as they must be
+
+
+def test_the_flag_works_for_points(outputs: Path) -> None:
+    said = ["sample", f"outputs={outputs}", *WORDS, "num_samples=1", "num_sources=5", "--json"]
+    assert main([*said, "--keywords", "1:rare"]) == 0
+    (rows,) = rows_of(outputs)
+    assert all(row["text"].split()[1] == "rare" and row["keywords"] == ["rare"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--source", "why", "dataset.keywords=2"], "draws words of references"),
+        (["--source", "why", "--keywords", "rare", "--template", "_ _"], "both put words"),
+        (["--keywords", "zebrafish"], "does not know the keyword"),
+        (["--keywords", "rare,,why"], "holds no word"),
+        (["--keywords", "99:rare"], "need a target of 100 tokens"),
+        (["model=causal_seq2seq_tiny", "sampler=autoregressive", "--keywords", "rare"], "ends an answer by itself"),
+        (["metric=keyword_coverage"], "dataset.keywords=3 asks for some"),
+        (["dataset=sudoku", "--keywords", "rare"], "no setting 'keywords'"),
+    ],
+)
+def test_what_cannot_be_asked(words: list[str], said: str, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [f"outputs={outputs}", "num_sources=3", "num_samples=1", *words]
+    assert main(["sample", *given]) == 2
+    assert said in capsys.readouterr().err
