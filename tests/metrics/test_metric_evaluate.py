@@ -80,6 +80,8 @@ GOLDEN = {
     "answer_entropy": "answer_entropy|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
     "unanswered": "unanswered|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
     "cut_off": "cut_off|grader:math_verify_0.9.0_5s_v1|agg:mean|s:3|v:1",
+    "keyword_coverage": "keyword_coverage|of:own|case:fold|agg:share|s:3|v:1",
+    "keyword_coverage_null": "keyword_coverage_null|of:next|case:fold|agg:share|s:3|v:1",
     "mauve": "mauve_by_minilm|features:all-MiniLM-L6-v2|real:0|scale:5|seeds:5|agg:seeds|s:3|v:1",
 }
 JUDGED = sorted(name for name in SINGLE if HELD[name]["kind"] == "gen_ppl")  # their signatures name a model
@@ -101,6 +103,7 @@ def answers() -> Answers:
         cost=COST,
         grading=lambda: VERDICTS,
         grader="math_verify_0.9.0_5s_v1",
+        keywords=((("do",),) * 3, (("who",),) * 3),
     )
 
 
@@ -176,6 +179,7 @@ def test_empty_texts_and_single_samples_are_defined(answers, empty_all, s):
     given = dataclasses.replace(answers, candidates=texts)
     ids = tuple(tuple(tuple(range(len(text))) for text in group) for group in texts)
     given = dataclasses.replace(given, ids=ids, grading=lambda: tuple(group[:s] for group in VERDICTS))
+    given = dataclasses.replace(given, keywords=tuple(group[:s] for group in answers.keywords))
     left_out = ("bertscore", "minilm", "vendi_minilm", "mauve", *JUDGED, *NETWORKS)
     names = [n for n in SINGLE if n not in left_out and not n.startswith("mbr")]
     metrics = [metric for metric in map(made, names) if s >= metric.least_samples()]
