@@ -102,7 +102,7 @@ def test_a_draw_does_not_depend_on_what_is_drawn_beside_it():
 
 
 def test_streams_have_numbers_of_their_own():
-    assert len({int(s) for s in Stream}) == len(list(Stream)) == 21
+    assert len({int(s) for s in Stream}) == len(list(Stream)) == 22
 
 
 def samples(n=N, seed=0):

@@ -156,12 +156,13 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")
     if config.dataset.task == "answers":
         return AnswerQuestions(examples, corpus, loaded.tokenizer, denoiser.max_length, device)
+    most = denoiser.max_length
     if config.laid_out:
         places: int = config.dataset.room  # type: ignore[attr-defined]
-        return LaidOutQuestions(examples, loaded.tokenizer, places, denoiser.max_length, device)
-    longest = min(denoiser.max_length, config.dataset.max_target)  # type: ignore[attr-defined]
-    keywords = keywords_of(config.dataset, loaded.tokenizer, longest)
-    return PairQuestions(examples, loaded.tokenizer, denoiser.max_length, loaded.lengths, device, keywords)
+        keywords = keywords_of(config.dataset, loaded.tokenizer, places)
+        return LaidOutQuestions(examples, loaded.tokenizer, places, most, device, keywords=keywords)
+    keywords = keywords_of(config.dataset, loaded.tokenizer, min(most, config.dataset.max_target))  # type: ignore
+    return PairQuestions(examples, loaded.tokenizer, most, loaded.lengths, device, keywords)
 
 
 class Untrained(UserError):

@@ -96,3 +96,36 @@ def test_what_cannot_be_asked(words: list[str], said: str, outputs: Path, capsys
     given = [f"outputs={outputs}", "num_sources=3", "num_samples=1", *words]
     assert main(["sample", *given]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outputs folder with an eags_tiny of the world that has seen a few batches."""
+    outputs = tmp_path_factory.mktemp("laid_out")
+    words = ["model=eags_tiny", "dataset.room=12", "trainer.max_minutes=null", "trainer.max_steps=6"]
+    assert main(["train", *words, "trainer.validation_sources=0", f"outputs={outputs}"]) == 0
+    return outputs
+
+
+def test_pairs_on_one_canvas_hold_keywords_too(laid_out: Path, tmp_path: Path) -> None:
+    """Their room is behind the source, and an answer may end before a word that is held: no other word is missing."""
+    outputs = copy_of(laid_out, tmp_path / "outputs")
+    words = ("model=eags_tiny", "dataset.room=12", "sampler=random", "steps=4")
+    assert sweep(outputs, *words, "dataset.keywords=2") == 0
+    (rows,) = rows_of(outputs)
+    assert all(row["keywords"] for row in rows)
+    for row in rows:
+        missing = set(row["keywords"]) - set(row["text"].split())
+        assert not missing or (row["ended"] and len(row["ids"]) < 12)
+    said = ["sample", f"outputs={outputs}", *words, "num_samples=2", "num_sources=4", "--json", "--keywords", "0:rare"]
+    assert main(said) == 0
+    own = [row for rows in rows_of(outputs) for row in rows if row["keywords"] == ["rare"]]
+    assert len(own) == 8
+    assert all(row["text"].split()[0] == "rare" for row in own)
+
+
+def test_what_has_no_room_on_one_canvas(laid_out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = copy_of(laid_out, tmp_path / "outputs")
+    words = [f"outputs={outputs}", "model=eags_tiny", "dataset.room=12", "sampler=random", "num_sources=3"]
+    assert main(["sample", *words, "--keywords", "12:rare"]) == 2
+    assert "need a target of 13 tokens, and it has at most 12" in capsys.readouterr().err
