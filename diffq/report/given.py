@@ -19,7 +19,7 @@ class Given:
     @classmethod
     def of(cls, dataset: Mapping[str, Any]) -> Given | None:
         """What the settings of a data set say, as plain data; None for one that is no running text."""
-        if "block" not in dataset:
+        if "block" not in dataset or not dataset.keys() & {"prefix", "suffix", "keep"}:  # forms have a block, too
             return None
         block, prefix, suffix = (int(dataset.get(name) or 0) for name in ("block", "prefix", "suffix"))
         others = {int(i) for i in dataset.get("keep") or () if prefix <= int(i) < block - suffix}

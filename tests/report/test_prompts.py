@@ -29,7 +29,7 @@ def made(sampler, given, y, **changes):
         ({"block": 100, "prefix": 25, "suffix": 25}, "25 + 25 of 100"),
         ({"block": 100, "suffix": 7}, "0 + 7 of 100"),
         ({"block": 100, "prefix": 2, "suffix": 3, "keep": [0, 1, 40, 41, 99]}, "2 + 3 + 2 between of 100"),
-        ({"block": 100}, "0 of 100"),
+        ({"block": 100, "prefix": 0}, "0 of 100"),
     ],
 )
 def test_what_is_given_is_said_in_tokens(dataset, shown):
@@ -77,3 +77,8 @@ def test_a_front_is_of_one_prompt_and_says_so():
     frontier = build_frontier([*points, made("c", FIFTY, 2.0)], [], "self_bleu", "bleu")
     assert {p.given for p in frontier.points} == {FIFTY}
     assert frontier.notes == ("2 points of other prompts left out: the front is of 50 of 100 tokens given",)
+
+
+def test_only_of_running_text_something_is_given() -> None:
+    assert Given.of({"block": 19, "givens": 4}) is None
+    assert Given.of({"block": 100, "prefix": 25, "suffix": 25, "keep": None}) == Given(100, 25, 25)
