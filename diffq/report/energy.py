@@ -42,10 +42,9 @@ def table_of(courses: Sequence[Course]) -> ReportTable:
     cells = []
     for course in courses:
         first, last = course.band["median"][0], course.band["median"][-1]
-        value, low, high = (course.change[name] for name in ("value", "low", "high"))
-        shown = f"{value:+.3g}" + ("" if low is None else f" [{low:+.3g}, {high:+.3g}]")
-        verdict = "undecided" if low is None or low <= 0 <= high else "falls" if high < 0 else "rises"
-        cells.append([course.label, f"{first:.3g}", f"{last:.3g}", shown, verdict, str(course.change["rows"])])
+        change = course.change
+        shown = [_shown(change), _verdict(change), str(change["rows"])]
+        cells.append([course.label, f"{first:.3g}", f"{last:.3g}", *shown])
     heads = ["point", "median, first draft", "median, last", "change of the mean [95 %]", "energy", "rows"]
     note = (
         "Minus the pseudo-log-likelihood a token of each step's full draft, under the model without guidance; where"
@@ -77,7 +76,7 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     shown = courses[:MOST]
     columns = min(len(shown), 3)
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(WIDTH, 0.75 + 2.15 * rows), dpi=DPI, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.75 + 2.3 * rows), dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     one_scale = len({course.potential for course in shown}) == 1
     panels = figure.subplots(rows, columns, sharey=one_scale, squeeze=False).flatten()
@@ -86,9 +85,10 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     kinds = " and ".join(dict.fromkeys(c.potential.replace("_", "-") for c in shown))
-    figure.supylabel(f"energy, nats a token ({kinds} potentials)", fontsize=8.5)
+    figure.supylabel("energy, nats a token", fontsize=8.5)
     left = f"; the first {MOST} of {len(courses)} points" if len(courses) > MOST else ""
-    figure.suptitle(f"Energy of each step's full draft: median, middle 50 % and 95 % of samples{left}", fontsize=8.5)
+    head = f"Energy of each step's full draft, {kinds} potentials{left}"
+    figure.suptitle(f"{head}\nmedian, middle 50 % and 95 % of samples; last − first draft [95 %]", fontsize=8)
     return figure
 
 
@@ -107,12 +107,16 @@ def _panel(axes: Any, course: Course, colour: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.tick_params(labelsize=7.5)
     axes.set_xlabel("step", fontsize=8)
-    axes.set_title(f"{course.label} · {course.change['rows']} rows\n{_short(course.said)}", fontsize=7, loc="left")
+    title = f"{course.label} · {course.change['rows']} rows\n{_verdict(course.change)}: {_shown(course.change)}"
+    axes.set_title(title, fontsize=6.8, loc="left")
 
 
-def _short(said: str) -> str:
-    """The words on two lines, so that they fit over a panel."""
-    head, _, tail = said.partition(", from the first")
-    text = head if tail else said
-    verb, colon, rest = text.partition(": ")
-    return f"{verb}:\n{rest}" if colon else text
+def _verdict(change: Mapping[str, Any]) -> str:
+    low, high = change["low"], change["high"]
+    return "undecided" if low is None or low <= 0 <= high else "falls" if high < 0 else "rises"
+
+
+def _shown(change: Mapping[str, Any]) -> str:
+    """`-4.59 [-5.04, -4.14]`, without the interval where there is none."""
+    value, low, high = (change[name] for name in ("value", "low", "high"))
+    return f"{value:+.3g}" + ("" if low is None else f" [{low:+.3g}, {high:+.3g}]")

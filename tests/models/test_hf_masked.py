@@ -11,6 +11,7 @@ from torch import nn
 from diffq.data.tokenizers import SPECIAL_TOKENS, Tokenizer
 from diffq.diffusion.contracts import GUIDED, Canvas, Meter
 from diffq.diffusion.draws import Draw
+from diffq.diffusion.energy import energies
 from diffq.diffusion.reductions import LogProb
 from diffq.errors import UserError
 from diffq.models.checkpoints import describe, load
@@ -132,7 +133,7 @@ def test_a_mask_in_the_middle_of_the_vocabulary_is_never_drawn(tmp_path):
     assert bool((found_N > -100).all())
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "first_hitting", "remdm"])
+@pytest.mark.parametrize("sampler", ["ancestral", "first_hitting", "remdm", "eags"])
 def test_masked_samplers_serve_them(tmp_path, sampler):
     loaded, canvas = load(folder_of(tmp_path, "Roberta")[0]), canvas_of([9, 4, 6], 4)
     made = SAMPLERS[sampler](**({} if sampler == "first_hitting" else {"steps": 4}))
@@ -140,6 +141,13 @@ def test_masked_samplers_serve_them(tmp_path, sampler):
     filled = made(meter, canvas, Rng(0)).tokens_BL
     assert not bool(((filled == 66) | (filled == 1))[canvas.free_BL].any())
     assert torch.equal(filled[~canvas.free_BL], canvas.tokens_BL[~canvas.free_BL])
+    texts = canvas.replace(tokens_BL=filled)
+    found_B = energies(loaded.model.denoiser(), texts)  # padding behind a row says nothing about it
+    for b in range(3):
+        alone = texts.map(
+            lambda x, b=b: x[b : b + 1, : int(canvas.valid_BL[b].sum())] if x.dim() == 2 else x[b : b + 1]
+        )
+        torch.testing.assert_close(energies(loaded.model.denoiser(), alone), found_B[b : b + 1], rtol=1e-4, atol=1e-5)
 
 
 def test_positions_are_as_many_as_the_network_has(tmp_path):

@@ -169,12 +169,12 @@ def test_the_loss_is_nearly_the_same_in_half_precision_and_learns_in_both(name):
     assert float(F.cosine_similarity(*slopes, dim=0)) > 0.98
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "first_hitting", "remdm", "remdm_conf"])
+@pytest.mark.parametrize("sampler", ["ancestral", "first_hitting", "remdm", "remdm_conf", "eags", "eags_all"])
 @pytest.mark.parametrize("name", ["llada", "dream"])
 def test_every_masked_sampler_serves_them(name, sampler):
-    rule = {"rule": "conf"} if sampler == "remdm_conf" else {}
+    rule = {"remdm_conf": {"rule": "conf"}, "eags_all": {"update": "all"}}.get(sampler, {})
     steps = {} if sampler == "first_hitting" else {"steps": 6}
-    made = SAMPLERS[sampler.removesuffix("_conf")](scale=1.5, **rule, **steps)
+    made = SAMPLERS[sampler.removesuffix("_conf").removesuffix("_all")](scale=1.5, **rule, **steps)
     meter, canvas = Meter(build(name).denoiser()), canvas_of(text_of(9, 3, 5), 6)
     filled = made(meter, canvas, Rng(0)).tokens_BL
     assert torch.equal(filled[~canvas.free_BL], canvas.tokens_BL[~canvas.free_BL])
