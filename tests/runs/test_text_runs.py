@@ -164,7 +164,7 @@ def test_likelihoods_are_exact_or_bounds_and_are_kept(place, capsys):
     ("words", "told"),
     [
         (["model=gaussian_tiny"], "is for a source and a target, and dataset 'textfiles' is running text"),
-        (["model=mdlm_tiny", "dataset=grammar"], "is for running text, and dataset 'grammar'"),
+        (["model=causal_lm_tiny", "dataset=grammar"], "is for running text, and dataset 'grammar'"),
         (["model=mdlm_tiny", "length=fixed_9"], "the canvas of running text has dataset.block tokens"),
         (["model=mdlm_tiny", "sampler=cfg"], "sampler 'cfg' serves gaussian models"),
         (["model=mdlm_tiny", "sampler=ancestral", "steps=0"], "steps=0 is out of range"),
