@@ -134,7 +134,7 @@ class BareLoop:
 
         batch = self.batches.collate(*self.batches.global_rows(self.done))
         tokens = batch.tokens
-        batch = type(batch)(**{name: value.to(self.device) for name, value in vars(batch).items()})
+        batch = type(batch)(**{n: v if v is None else v.to(self.device) for n, v in vars(batch).items()})
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision)
         with torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext():
             loss = self.model(batch, self.rng, Totals(len(batch.row_B), tokens))["loss"]

@@ -102,7 +102,7 @@ def test_samplers_without_full_drafts_are_refused(place, tmp_path, capsys):
     assert main(["sample", *words, f"outputs={tmp_path}", "sampler=ancestral", "energy=4"]) == 2
     assert "sampler 'ancestral' gives none" in capsys.readouterr().err
     assert main(["sample", *words, f"outputs={tmp_path}", "sampler=eags", "allow_mask=true", "energy=4"]) == 2
-    assert "allow_mask=false: " in capsys.readouterr().err
+    assert "allow_mask=false and cache=off: " in capsys.readouterr().err
     assert main(["sweep", *words, f"outputs={tmp_path}", "sampler=eags", "energy=1,2"]) == 2
     assert "cannot be swept" in capsys.readouterr().err
 
