@@ -19,7 +19,7 @@ from diffq.rng import Rng
 from diffq.samplers.decoding_rules import LeastEntropy, RandomOrder
 from diffq.samplers.eags import EAGS
 
-WORDS, LENGTH, ROWS = 2, 4, 6000
+WORDS, LENGTH, ROWS = 2, 4, 2000
 DENOISER = tabular.TabularMasks(tabular.joint(WORDS, LENGTH, seed=5))
 START = (DENOISER.mask,) * LENGTH
 STATES = tabular.states(WORDS, LENGTH)
@@ -140,24 +140,25 @@ def test_what_does_not_keep_the_joint():
     assert eags.variation(joint_S @ eags.matrix(STATES, most_uncertain), joint_S) > 0.02
 
 
-@pytest.mark.parametrize("name", ["mdlm", "mdlm_timed", "sedd"])
+DIALS = [
+    {},
+    {"steps": 3, "temperature": 0.7, "top_p": 0.8},
+    {"temperature": 0.0, "order": "low_entropy"},
+    {"order": "random", "top_k": 9},
+    {"steps": 40},
+    {"renyi_order": 0.5},
+    {"update": "all"},
+    {"update": "all", "steps": 3, "within": "independent", "sweeps": 2, "order": "random"},
+    {"update": "all", "steps": 2, "order": "low_entropy", "temperature": 0.6, "renyi_order": 2.0},
+]
+
+
 @pytest.mark.parametrize(
-    "dials",
-    [
-        {},
-        {"steps": 3, "temperature": 0.7, "top_p": 0.8},
-        {"temperature": 0.0, "order": "low_entropy"},
-        {"order": "random", "top_k": 9},
-        {"steps": 40},
-        {"renyi_order": 0.5},
-        {"update": "all"},
-        {"update": "all", "steps": 3, "within": "independent", "sweeps": 2, "order": "random"},
-        {"update": "all", "steps": 2, "order": "low_entropy", "temperature": 0.6, "renyi_order": 2.0},
-    ],
+    ("name", "dials"), [*(("mdlm_timed", dials) for dials in DIALS), *(("sedd", DIALS[i]) for i in (0, 6))]
 )
 def test_it_is_the_textbooks_token_by_token(name, dials):
     """Drafts and samples, in rows of different numbers of free positions."""
-    model, canvas = text_models.build(name), text_models.canvas(6, 20)
+    model, canvas = text_models.build(name), text_models.canvas(4, 14)
     book = eags.EAGS(model, canvas.tokens_BL, canvas.free_BL, canvas.row_B, seed=4, **dials)
     theirs, ours = book.run(), {k: v for k, v in dials.items() if k != "renyi_order"}
     if "renyi_order" in dials:
@@ -168,7 +169,7 @@ def test_it_is_the_textbooks_token_by_token(name, dials):
     assert torch.equal(EAGS(**ours)(model.denoiser(), canvas, Rng(4)).tokens_BL, theirs), "nobody listening"
     passes, rounds = len(book.drafts[0]), len(seen)
     assert rounds == max(map(len, book.drafts))
-    b = max(range(6), key=lambda b: len(book.drafts[b]))
+    b = max(range(4), key=lambda b: len(book.drafts[b]))
     for (index, draft_BL), expected_L in zip(seen, book.drafts[b], strict=True):
         assert torch.equal(draft_BL[b], expected_L), (index, passes)
 
