@@ -110,7 +110,7 @@ def boltzmann(denoiser, words, length):
 @pytest.mark.parametrize(("words", "length"), [(2, 4), (3, 3)])
 def test_the_stationary_law_of_sweeps_is_the_joint_and_not_that_of_the_energy(words, length):
     apart = []
-    for seed in range(10):
+    for seed in range(4):
         denoiser = tabular.TabularMasks(tabular.joint(words, length, seed=seed))
         joint_S = denoiser.joint.flatten()
         for order in MERITS:

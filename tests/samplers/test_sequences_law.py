@@ -17,7 +17,7 @@ from diffq.rng import Rng
 from diffq.samplers.decoding_rules import RandomOrder
 from diffq.samplers.sequences import BestOf, Power, SequenceIMH
 
-WORDS, LENGTH, ROWS = 2, 3, 8000
+WORDS, LENGTH, ROWS = 2, 3, 3000
 DENOISER = tabular.TabularMasks(tabular.joint(WORDS, LENGTH, seed=5))
 STATES = tabular.states(WORDS, LENGTH)
 JOINT = DENOISER.joint.flatten()
@@ -55,10 +55,10 @@ def test_the_law_of_a_chain_over_texts(chain):
 
 
 def test_a_long_chain_and_the_enumeration_sample_the_tempered_joint():
-    for alpha in (0.5, 1.0, 4.0):
+    for alpha in (0.5, 4.0):
         law = JOINT**alpha / (JOINT**alpha).sum()
         check(Power(alpha=alpha, floor=1e-12), law)
-        check(SequenceIMH(alpha=alpha, chain=40, positions="left_to_right"), law)
+        check(SequenceIMH(alpha=alpha, chain=24, positions="left_to_right"), law)
 
 
 def test_the_best_of_several_has_the_law_of_a_maximum():
