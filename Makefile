@@ -30,7 +30,7 @@ demo: $(STAMP) ## train two small models on the grammar world, sweep, draw the f
 	@echo "Open outputs/sweeps/demo/frontier.png (or .svg); the figures are in frontier.csv and frontier.md beside it."
 	@echo "Each point's samples: outputs/points/grammar/*/*/*/samples.jsonl"
 
-test: $(STAMP) ## the test suite: ≤ 5 minutes on 2 cores
+test: $(STAMP) ## the test suite: about 10 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP) ## what is slow by nature: the wheel, Hydra's next version: ≤ 15 minutes
