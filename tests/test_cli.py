@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -41,9 +41,7 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         return 7
 
     for name in VERBS:
-        module = types.ModuleType(f"diffq.runs.{name}")
-        module.run = run  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(importlib.import_module(f"diffq.runs.{name}"), "run", run)
     return asked
 
 
@@ -186,6 +184,14 @@ def test_cfg_prints_what_was_composed_and_stops(capsys: pytest.CaptureFixture, v
     assert main(["train", "max_steps=900", "--cfg", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trainer"]["max_steps"] == 900
     assert main(["score", "--cfg"]) == 0
+    capsys.readouterr()
+    texts = ["dataset=tinyshakespeare", "dataset.block=64"]
+    assert main(["likelihood", "model=sedd_tiny,mdlm_tiny", *texts, "--cfg", "--json"]) == 0
+    assert [c["choices"]["model"] for c in json.loads(capsys.readouterr().out)] == ["sedd_tiny", "mdlm_tiny"]
+    assert main(["harness", "model=gpt2", "tasks=lambada", "--cfg", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["choices"]["model"] == "gpt2"
+    assert main(["sample", "dataset=qqp", "--keywords", "storm,boat", "--cfg", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dataset"]["keywords"] == ["storm", "boat"]
     assert verb == []
 
 

@@ -92,7 +92,13 @@ def ended(process: subprocess.Popen[str], number: int, within: float = 5.0) -> s
 def test_a_sweep_says_how_far_it_got_and_goes_on(trained: Path, tmp_path: Path, number: int) -> None:
     outputs = copy_of(trained, tmp_path / "outputs")
     process = start(command(outputs, *WORDS, "--json"))
-    until(lambda: any(outputs.glob("points/**/samples.jsonl")), process)
+    sizes: set[int] = set()  # a batch is told of after it is written: once there is a second, the first has been
+
+    def grown() -> bool:
+        sizes.update(size for f in outputs.glob("points/**/samples.jsonl") if (size := f.stat().st_size))
+        return len(sizes) > 1
+
+    until(grown, process)
     line = ended(process, number)
     assert line.startswith("diffq: interrupted: 0 of 2 points are done, ")
     assert line.endswith(" of 96 rows of clamp τ0.3; the same command goes on")

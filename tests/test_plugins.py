@@ -136,7 +136,7 @@ def test_a_plugins_dial_may_not_be_a_key_at_the_root(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "path", [*sys.path])
     SAMPLERS.names()
     monkeypatch.setattr(SAMPLERS, "_members", dict(SAMPLERS._members))
-    with pytest.raises(UserError, match="sampler 'bad' has a dial 'length', which is a key at the root"):
+    with pytest.raises(UserError, match="sampler 'bad' has a dial 'length', which is a key already"):
         Options([tmp_path]).load_plugins(["bad_dial"], None)
 
 

@@ -73,7 +73,7 @@ def _columns(value: str) -> Iterator[str]:
 
     last = value.replace(" ", ",").rpartition(",")[2]
     head = value[: len(value) - len(last)] + ("-" if last.startswith("-") else "")
-    classes = read_classes()
+    classes = read_classes(["samplers"])
     dials = [f for name, c in classes.items() if c.package == "samplers" for f in fields_of(name, classes)]
     names = (*COLUMNS, *dials, *group_files("metric", search_dirs()))
     yield from (head + name for name in names if name.startswith(last.lstrip("-")))
@@ -107,11 +107,14 @@ def _values(key: str, value: str, folders: Sequence[Path]) -> Iterator[str]:
 
 
 def _keys(verb: str, before: Sequence[str], folders: Sequence[Path]) -> Iterator[str]:
-    from diffq.config.checks import root_keys
+    from diffq.config.checks import ASKED, root_keys
 
     yield from root_keys()
+    yield from () if verb == "train" else ASKED
     chosen = {k: v for k, equals, v in (w.partition("=") for w in before) if equals}
-    classes = read_classes()
+    classes = read_classes(
+        [package for section, package in _PACKAGES.items() if section in chosen or section == "sampler"]
+    )
     bare = "trainer" if verb == "train" else "sampler"
     for section in _SECTIONS:
         names = (
@@ -153,11 +156,11 @@ class _Class:
     kind: str
 
 
-def read_classes() -> dict[str, _Class]:
-    """The classes of all component packages by name, read from their source text and not imported."""
+def read_classes(packages: Sequence[str] = tuple(_PACKAGES.values())) -> dict[str, _Class]:
+    """The classes of component packages by name, read from their source text and not imported."""
     root = Path(__file__).parents[1]
     found: dict[str, _Class] = {}
-    sources = [p for package in _PACKAGES.values() for p in sorted((root / package).rglob("*.py"))]
+    sources = [p for package in packages for p in sorted((root / package).rglob("*.py"))]
     for path in [*sources, root / "config" / "sections.py"]:
         text = path.read_text(encoding="utf-8")
         if "class " not in text or ("Settings" not in text and "register" not in text and "Sampler" not in text):

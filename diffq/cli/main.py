@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffq.cli.parsers import TAKES_RUNS, VERBS, overview, parser_for
-from diffq.config import Request
+from diffq.config import Config, Request
 from diffq.errors import UserError, unknown
 from diffq.interrupts import Interrupts, Stopped
+
+_LISTS = ("sweep", "likelihood")  # the verbs that take several values of a key
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,26 +124,34 @@ def _run_path(word: str, outputs: Path) -> Path | None:
 
 
 def _print_config(request: Request) -> int:
-    """Prints the composed, typed configuration; of a sweep each point's."""
+    """Prints the composed, typed configuration, as the verb would have it; of lists each one's."""
     import json
 
-    from diffq.config import compose
     from diffq.settings import as_mapping
 
-    if request.verb == "sweep":
-        from diffq.runs.grid import expand
-
-        configs = [point.config for point in expand(request.overrides, config_dirs=request.config_dirs)]
-    else:
-        configs = [compose(request.overrides, verb=request.verb, config_dirs=request.config_dirs)]
+    configs = _composed(request)
     plain = [as_mapping(config) for config in configs]
     if request.json:
-        print(json.dumps(plain if request.verb == "sweep" else plain[0], indent=2, ensure_ascii=False))
+        print(json.dumps(plain if request.verb in _LISTS else plain[0], indent=2, ensure_ascii=False))
         return 0
     import yaml
 
     print("---\n".join(yaml.safe_dump(p, sort_keys=False, allow_unicode=True) for p in plain), end="")
     return 0
+
+
+def _composed(request: Request) -> list[Config]:
+    """What a verb makes of its words."""
+    if request.verb in _LISTS:
+        from diffq.runs.grid import expand
+
+        points = expand(request.overrides, verb=request.verb, config_dirs=request.config_dirs)
+        return [point.config for point in points]
+    if request.verb in ("sample", "harness"):
+        return [importlib.import_module(f"diffq.runs.{request.verb}").composed(request)]
+    from diffq.config import compose
+
+    return [compose(request.overrides, verb=request.verb, config_dirs=request.config_dirs)]
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ VERBS: dict[str, Verb] = {
             "diffq sample dataset=qqp sampler=clamp_before_cfg scale=2 temperature=0.5 num_sources=100",
             "diffq sample checkpoint=outputs/train/FOLDER --source 'how do i learn to cook ?' num_samples=5",
             "diffq sample --source 'how do i learn to cook ?' --template 'what _ _ _ cook _ ?'",
-            "diffq sample --source 'how do i learn to cook ?' --keywords cook,soup num_samples=5",
+            "diffq sample --source 'how do i learn to cook ?' keywords=cook,soup num_samples=5",
         ),
         flags=(
             Flag("--watch", "show the canvas while it is denoised"),
@@ -257,7 +257,7 @@ VERBS: dict[str, Verb] = {
             "diffq bench overhead",
         ),
         words="{samplers,overhead,train,latency} [NAME ...] [KEY=VALUE ...]",
-        flags=(Flag("--full", "run the textbook samplers over all steps instead of a spread of them"),),
+        flags=(Flag("--full", "run all steps of textbooks and of imh instead of a part of them"),),
     ),
 }
 

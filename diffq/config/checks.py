@@ -16,6 +16,9 @@ from diffq.registry import SAMPLERS
 if TYPE_CHECKING:
     from diffq.config.schema import Config
 
+ASKED = ("keywords",)
+"""Settings of a dataset that say what is asked of an answer. They are written bare, like a dial."""
+
 
 def dials_of(sampler: Any) -> tuple[str, ...]:
     """The dials of a sampler class, in their order."""
@@ -44,12 +47,12 @@ def root_keys() -> tuple[str, ...]:
 
 
 def check_registered_dials() -> None:
-    """UserError where a sampler's dial has the name of a key at the root: a bare `name=` would mean two things."""
-    taken = set(root_keys())
+    """UserError where a sampler's dial has the name of another key: a bare `name=` would mean two things."""
+    taken = {*root_keys(), *ASKED}
     for dial, samplers in dial_owners().items():
         if dial in taken:
             raise UserError(
-                f"sampler '{samplers[0]}' has a dial '{dial}', which is a key at the root; give the dial another name"
+                f"sampler '{samplers[0]}' has a dial '{dial}', which is a key already; give the dial another name"
             )
 
 
@@ -63,7 +66,7 @@ def refuse_key(key: str, where: str, owners: Mapping[str, Any], trainer: Sequenc
         return UserError(
             f"{where}there is no section '{head}'{did_you_mean(head, sections)}; sections: {', '.join(sections)}"
         )
-    near = did_you_mean(key, [*root_keys(), *trainer, *owners])
+    near = did_you_mean(key, [*root_keys(), *ASKED, *trainer, *owners])
     more = f"; of the trainer: {', '.join(trainer)}" if trainer else "; dials: `diffq ls samplers` shows them"
     return UserError(f"{where}there is no setting or dial '{key}'{near}; settings: {', '.join(root_keys())}{more}")
 
@@ -87,7 +90,7 @@ def _listed(names: Sequence[str]) -> str:
 def unfed(name: str, metric: Any, dataset: Any) -> str:
     """Why a task cannot feed a metric, in one sentence; empty where it can. 'many' is for the samples to give."""
     given = {"source", "cost", "many", "ids"} | ({"truth"} if dataset.all_known else set())
-    given |= {"real"} if dataset.task == "text" else {"references"}
+    given |= {"text": {"real"}, "pairs": {"real", "references"}}.get(dataset.task, {"references"})
     given |= {"verdicts"} if dataset.graded else set()
     if dataset.task == "text" and not dataset.given:
         given -= {"source"}
@@ -117,20 +120,30 @@ def unready(
 ) -> str:
     """Why a metric cannot be computed with so few samples, or on this machine; empty where it can. computed: it is
     already, so the machine does not matter."""
-    if dataset.task == "text":
-        real = min(dataset.windows, num_sources or dataset.windows) if dataset.given else dataset.windows
-        texts, least = num_samples * (real if dataset.given else 1), metric.least_texts()
-        if min(texts, real) < least:
-            return (
-                f"metric '{name}' of {texts} texts beside {real} real ones is mostly bias; it needs {least} of each:"
-                " raise num_samples, num_sources or dataset.windows"
-            )
+    if few := _few_texts(name, metric, num_samples, dataset, num_sources):
+        return few
     least = metric.least_samples()
     if num_samples < least:
         return (
             f"metric '{name}' needs {least} answers to each source, not {num_samples}; give num_samples={least} or more"
         )
     return "" if computed else metric.unavailable() or ""
+
+
+def _few_texts(name: str, metric: Any, num_samples: int, dataset: Any, num_sources: int | None) -> str:
+    """Why a metric of laws of texts is not to be had of so few; empty where it is, or where a split's size decides."""
+    least = metric.least_texts()
+    if dataset.task == "text":
+        real = min(dataset.windows, num_sources or dataset.windows) if dataset.given else dataset.windows
+        texts, more = num_samples * (real if dataset.given else 1), "num_samples, num_sources or dataset.windows"
+    elif num_sources is not None:  # a reference each at least
+        real, texts, more = num_sources, num_samples * num_sources, "num_sources"
+    else:
+        return ""
+    if min(texts, real) >= least:
+        return ""
+    found = f"metric '{name}' of {texts} texts beside {real} real ones is mostly bias"
+    return f"{found}; it needs {least} of each: raise {more}"
 
 
 def serves(model: Any, dataset: Any) -> bool:
@@ -197,10 +210,16 @@ def _check_noise(config: Config) -> None:
     trainer, room = config.trainer, getattr(config.dataset, "room", None)
     if trainer.noise != "ens":
         return
-    if not getattr(config.model, "masks_by_entropy", False) or not config.laid_out:
+    if not config.laid_out:
         raise UserError(
-            f"trainer.noise=ens is for models of kind eags on pairs, and not for model '{config.choices.model}' on"
-            f" dataset '{config.choices.dataset}'; give model=eags_mini or trainer.noise=uniform"
+            f"trainer.noise=ens masks targets of pairs, and dataset '{config.choices.dataset}' with model"
+            f" '{config.choices.model}' has none on a canvas; give dataset=paradetox model=eags_mini, or"
+            " trainer.noise=uniform"
+        )
+    if not getattr(config.model, "masks_by_entropy", False):
+        raise UserError(
+            f"trainer.noise=ens is for models of kind eags, and not for model '{config.choices.model}'; give"
+            " model=eags_mini or trainer.noise=uniform"
         )
     if room is not None and room < trainer.bins:
         raise UserError(f"dataset.room={room} cannot be masked in trainer.bins={trainer.bins} parts; give more room")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffq.config.checks import dial_owners, refuse_key
+from diffq.config.checks import ASKED, dial_owners, refuse_key
 from diffq.config.files import GROUPS, read_mapping
 from diffq.config.hydra import Argument, parse_argument
 from diffq.config.options import Options
@@ -28,7 +28,8 @@ Layer = dict[str, Any]
 
 
 class Layers:
-    """Reads the layers of one command. Under the verb `train` a bare word is the trainer's, elsewhere a dial."""
+    """Reads the layers of one command. Under the verb `train` a bare word is the trainer's, elsewhere a dial or
+    something that is asked of an answer."""
 
     def __init__(self, options: Options, verb: str):
         self._options = options
@@ -51,8 +52,14 @@ class Layers:
         for a in parsed:
             key = self.canonical(a.key, bare="trainer" if self._verb == "train" else "sampler")
             merged.pop(key, None)
-            merged[key] = dataclasses.replace(a, key=key)
+            values = self._words(key, a.values)
+            merged[key] = dataclasses.replace(a, key=key, values=values, swept=a.swept and values == a.values)
         return list(merged.values())
+
+    def _words(self, key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The values of a key. `sample` has one point, so there keywords with commas are words of one list."""
+        worded = self._verb == "sample" and key in map("dataset.{}".format, ASKED)
+        return (list(values),) if worded and all(isinstance(value, str) for value in values) else values
 
     def _glob(self, overrides: Sequence[str], key: str) -> list[str]:
         """What a glob chooses from; the plugins named on the same line count too."""
@@ -70,6 +77,10 @@ class Layers:
         if (not dot and (key in GROUPS or key in ROOT)) or (dot and head in SECTIONS):
             return key
         training = bare == "trainer"
+        if key in ASKED:
+            if training:
+                raise UserError(f"{where}'{key}' is asked of answers, and training gives none; give it to diffq sample")
+            return f"dataset.{key}"
         if training and key in TRAINER_KEYS:
             return f"trainer.{key}"
         owners = {} if dot else dial_owners()

@@ -68,6 +68,9 @@ class TrainerSettings(Settings):
     save_minutes: float | None = setting(10.0, "minutes between checkpoints", above=0, in_key=False)
     keep: int = setting(2, "training states kept", low=1, in_key=False)
     log_steps: int = setting(10, "steps between rows of train.jsonl", low=1, in_key=False)
+    label: str | None = setting(
+        None, "what reports call this training, where they show two of one model", in_key=False, since="0.2"
+    )
 
     noise: Literal["uniform", "ens"] = setting(
         "uniform",

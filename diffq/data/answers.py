@@ -78,9 +78,6 @@ class AnswerSettings(DatasetSettings):
         if "" in (*self.stop, *self.chat_stop):
             raise UserError("an empty text in dataset.stop would end every answer before it began")
 
-    def open(self) -> AnswerCorpus:
-        raise NotImplementedError
-
 
 class AnswerCorpus:
     """The problems of a dataset, read as they are asked for. Graded (`task.Graded`); subclasses read rows and grade.

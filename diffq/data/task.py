@@ -6,6 +6,7 @@ Knows no tokens, no network and no metric.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -92,12 +93,12 @@ class Graded(Protocol):
         ...
 
 
-class Checked:
+class Checked(ABC):
     """The `grade` of a corpus that sees by looking whether an answer is right: it says `check` alone."""
 
+    @abstractmethod
     def check(self, source: str, answer: str) -> bool:
         """Whether an answer to a source is right. A text that is no answer at all is not."""
-        raise NotImplementedError
 
     def canonical(self, answer: str) -> str:
         """The spelling in which equal answers are equal; the text with single spaces where nobody says otherwise."""
@@ -111,7 +112,7 @@ class Checked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSettings(Settings):
+class DatasetSettings(Settings, ABC):
     """What every dataset has; registered subclasses add their own and implement `open`.
 
     A dataset's YAML also names its default models, one a process, and its default metric suite.
@@ -135,9 +136,9 @@ class DatasetSettings(Settings):
     models: dict[str, str] = setting(help="the default model for each process", in_key=False)
     metric: str = setting("text", "the default metric suite", in_key=False)
 
+    @abstractmethod
     def open(self) -> Corpus:
         """The data set with its splits. UserError with the places that were looked in where it is in none of them."""
-        raise NotImplementedError
 
     def ungradable(self) -> str | None:
         """Why answers cannot be graded on this machine, in one sentence, or None."""

@@ -214,9 +214,9 @@ class TextCorpus:
         s = self.settings
         if not _plain(file).endswith(".txt"):
             for row, values in read_rows(file):
-                value = (
-                    values if isinstance(values, str) else values.get(s.column) if isinstance(values, dict) else None
-                )
+                value = values.get(s.column) if isinstance(values, dict) else values
+                if isinstance(value, list) and all(isinstance(part, str) for part in value):
+                    value = " ".join(value)
                 if not isinstance(value, str):
                     raise UserError(
                         f"{file}, row {row}: expected a text in column '{s.column}'; name yours with dataset.column"

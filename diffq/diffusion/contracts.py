@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -307,24 +308,24 @@ def exclude(scores_NT: Tensor, first: int, never: tuple[int, ...]) -> Tensor:
     return scores_NT
 
 
-class TiledSession:
+class TiledSession(ABC):
     """What the sessions of discrete denoisers have in common: they read whatever their `scores` say."""
 
     words: int  # tokens that may be drawn: ids 0 … words − 1
     never: tuple[int, ...] = ()  # but for these
 
-    def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]:
-        raise NotImplementedError
+    @abstractmethod
+    def scores(self, hidden: Tensor, positions_N: Tensor) -> Callable[[slice, int, int], Tensor]: ...
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
         project = self.scores(hidden, positions_N)
         return read_tiles(project, len(positions_N), self.words, reduce, device=hidden.device)
 
-    def count(self, positions: int, reduce: Sequence[Reduction]) -> None:
+    def count(self, positions: int, reduce: Sequence[Reduction]) -> None:  # noqa: B027 - nobody has to listen
         """Is told of positions that are projected without `read`, and for what; a Meter counts them."""
 
-    def select(self, rows_K: Tensor) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def select(self, rows_K: Tensor) -> None: ...
 
     def fork(self, rows_K: Tensor) -> TiledSession:
         made = copy.copy(self)

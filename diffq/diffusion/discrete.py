@@ -14,6 +14,7 @@ Shape suffixes: the last axis Y of a matrix goes over the states; leading axes a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,14 +60,14 @@ class DiscreteProcess(Protocol):
         ...
 
 
-class _Chain:
+class _Chain(ABC):
     """What follows for every chain from its transition."""
 
-    def transition(self, tokens: Tensor, sigma: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def transition(self, tokens: Tensor, sigma: Tensor) -> Tensor: ...
 
-    def arrival(self, tokens: Tensor, sigma: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def arrival(self, tokens: Tensor, sigma: Tensor) -> Tensor: ...
 
     def posterior(self, tokens: Tensor, clean: Tensor, sigma: Tensor, earlier: Tensor) -> Tensor:
         """Bayes: p(y at s | x0) · p(x at t | y at s), normalised."""

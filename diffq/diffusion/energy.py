@@ -8,7 +8,7 @@ there, the model being shown everything else.
 It is no energy of a chain that draws from these conditionals: that chain's law is the joint, where there is one, and
 not exp(−E)/Z. It belongs to full texts: on partial canvases it rises with every token written.
 
-Shape suffixes: B rows, L positions, N free positions of all rows, each a row of the network.
+Shape suffixes: B rows, L positions, N free positions of all rows.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from diffq.diffusion.alone import each_alone
 from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.reductions import LogProb, LogZ
 
@@ -34,14 +35,7 @@ def energies(denoiser: Any, canvas: Canvas, *, potential: Potential = "log_proba
         raise ValueError(f"the energy is that of a masked model, not of a {denoiser.process} one")
     asked_BL = canvas.free_BL & canvas.valid_BL
     count_B = asked_BL.sum(1).double()
-    session = denoiser.open(canvas)
     sum_B = torch.zeros_like(count_B)
-    for row_N, place_N in (part.unbind(1) for part in asked_BL.nonzero().split(rows)):
-        token_N = canvas.tokens_BL[row_N, place_N]
-        state_NL = canvas.tokens_BL[row_N].scatter(1, place_N[:, None], denoiser.mask)
-        some = session.fork(row_N)
-        hidden = some.run(state_NL, 1 / count_B[row_N], place_N[:, None])
-        every_N = torch.arange(len(row_N), device=canvas.device)
-        log_p_N, log_z_N = some.read(hidden, every_N, [LogProb(token_N), LogZ()])
+    for row_N, _, (log_p_N, log_z_N) in each_alone(denoiser, canvas, asked_BL, lambda t: [LogProb(t), LogZ()], rows):
         sum_B.index_add_(0, row_N, log_p_N if potential == "log_probability" else log_p_N + log_z_N)
     return -sum_B / count_B

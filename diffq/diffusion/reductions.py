@@ -19,6 +19,7 @@ Shape suffixes: N positions, T tokens of a tile.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -60,13 +61,13 @@ class Reduction(Protocol):
         ...
 
 
-class Plain:
+class Plain(ABC):
     """A reduction that takes scores as they are: where there is a factor, every tile is multiplied by it first."""
 
     order_only = False
 
-    def accumulator(self, part: slice) -> Accumulator:
-        raise NotImplementedError
+    @abstractmethod
+    def accumulator(self, part: slice) -> Accumulator: ...
 
     def start(self, part: slice, factor: float = 1.0) -> Accumulator:
         accumulator = self.accumulator(part)
@@ -337,6 +338,13 @@ class Shannon:
 
     def result(self) -> Tensor:
         return self.mass_N.log() - self.moment_N / self.mass_N
+
+
+def entropy_of(scores_NV: Tensor) -> Tensor:
+    """The entropy of the distributions with these log-weights, in nats, (N,) float64."""
+    shannon = Shannon()
+    shannon.tile(scores_NV, 0)
+    return shannon.result()
 
 
 def _rescale(mass_N: Tensor, moment_N: Tensor, shift_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ are an effective number (Vendi), KL in nats, and costs in their own units.
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -130,7 +131,7 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric(Settings):
+class Metric(Settings, ABC):
     """Registered subclasses declare their options as fields and implement `parts`, `needs` and `__call__`."""
 
     direction: ClassVar[Direction] = "none"
@@ -189,8 +190,8 @@ class Metric(Settings):
     def fetch(self) -> None:
         """Gets what has to come from elsewhere, before anything is sampled for it. UserError where it cannot."""
 
-    def __call__(self, answers: Answers) -> Score:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, answers: Answers) -> Score: ...
 
     def score(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +19,9 @@ import numpy as np
 from diffq.errors import UserError
 
 _BATCH_TOKENS = 8192
+_COUNTS = re.compile(
+    r".*\.(safetensors|bin|model)|config\.json|tokenizer.*\.json|special_tokens_map\.json|vocab\..*|merges\.txt"
+)
 
 
 class Encoder(NamedTuple):
@@ -100,14 +104,13 @@ def fingerprint(where: str) -> str:
 
 @lru_cache(maxsize=16)
 def digest_of(where: str) -> str:
-    """Six hexadecimal digits of the whole contents of a folder's configuration and weights; `hub` for a hub name. Two
-    fine-tunings of one network differ in nothing else."""
+    """Six hexadecimal digits of the whole contents of a folder's configuration, weights and tokenizer; `hub` for a hub
+    name. Two fine-tunings of one network differ in nothing else."""
     folder = Path(where).expanduser()
     if not where or not folder.is_dir():
         return "hub" if where else "none"
     digest = hashlib.sha256()
-    kept = (p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin"} or p.name == "config.json")
-    for path in sorted(kept):
+    for path in sorted(path for path in folder.iterdir() if _COUNTS.fullmatch(path.name)):
         digest.update(path.name.encode())
         with open(path, "rb") as file:
             while block := file.read(1 << 24):

@@ -139,7 +139,7 @@ class GenPpl(Metric):
             published = PROTOCOLS[self.protocol or ""].judge
             return (
                 f"generative perplexity needs {published} or another judge, and none is named:"
-                " metric.gen_ppl.judge=FOLDER_OR_NAME"
+                f" metric.{self.name}.judge=FOLDER_OR_NAME"
             )
         return missing_judge(self.judge) or super().unavailable()
 

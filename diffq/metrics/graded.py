@@ -5,6 +5,7 @@ Verdicts are given (`Answers.verdicts`); this file knows no grader, no program a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class GradedMetric(Metric):
     def parts(self, answers: Answers) -> Mapping[str, Any]:
         return {"grader": answers.grader, "agg": "mean"}
 
-    def of_problem(self, verdicts: Sequence[Verdict]) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def of_problem(self, verdicts: Sequence[Verdict]) -> float: ...
 
     def __call__(self, answers: Answers) -> Score:
         return scored(self, answers, np.array([self.of_problem(group) for group in answers.verdicts]))

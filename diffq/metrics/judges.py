@@ -96,7 +96,7 @@ def judge_name(where: str) -> str:
     path = Path(where).expanduser()
     folder = path.parent if path.suffix == ".safetensors" else path
     if (folder / "config.yaml").is_file():
-        from diffq.models.checkpoints import read_yaml
+        from diffq.store.files import read_yaml
 
         return str(read_yaml(folder / "config.yaml").get("choices", {}).get("model") or folder.name)
     if folder.name not in _SIZES or not (folder / "config.json").is_file():

@@ -106,7 +106,10 @@ class Mauve(Metric):
         what: dict[str, Any] = {"features": self._made_by()}
         if self.features == "minilm":
             what = {"features": "all-MiniLM-L6-v2"}
-        elif not self._given():
+        elif self._given():
+            files = [_file_of(held, self.features) for held in (_texts(answers), answers.real)]
+            what["of"] = hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()[:6]
+        else:
             judge = load_judge(self.features)
             what = {"features": f"{judge.name}@{judge.digest[:6]}", "over": self.over, "max": self.max_tokens or "all"}
         return what | {"real": len(answers.real), "scale": self.scaling, "seeds": len(SEEDS), "agg": "seeds"}
@@ -114,10 +117,10 @@ class Mauve(Metric):
     def __call__(self, answers: Answers) -> Score:
         if len(answers.real) < LEAST:
             raise UserError(
-                f"MAUVE against {len(answers.real)} real texts is mostly bias; it needs {LEAST}: raise dataset.windows,"
-                " or make dataset.block shorter where the split has no more"
+                f"MAUVE against {len(answers.real)} real texts is mostly bias; it needs {LEAST}: raise num_sources or"
+                " dataset.windows, or make dataset.block shorter where the split has no more"
             )
-        texts = tuple(text for group in answers.candidates for text in group)
+        texts = _texts(answers)
         made = [_features(held, self.features, self.over, self.max_tokens) for held in (texts, answers.real)]
         values = mauve(made[0], made[1], SEEDS, self.scaling)
         mean, spread = float(values.mean()), float(values.std(ddof=1))
@@ -143,14 +146,21 @@ def _features(texts: tuple[str, ...], features: str, over: str, max_tokens: int 
     if features == "minilm":
         return sentence_vectors(minilm_folder(), texts)
     if _is_given(features):
-        return _given_features(texts, Path(features).expanduser())
+        return _given_features(texts, _file_of(texts, features))
     judge = load_judge(features)
     return text_states(judge, [judge_tokens(judge, text)[:max_tokens] for text in texts], over)
 
 
-def _given_features(texts: Sequence[str], folder: Path) -> np.ndarray:
+def _texts(answers: Answers) -> tuple[str, ...]:
+    return tuple(text for group in answers.candidates for text in group)
+
+
+def _file_of(texts: Sequence[str], folder: str) -> Path:
+    return Path(folder).expanduser() / f"{texts_digest(texts)}.npy"
+
+
+def _given_features(texts: Sequence[str], path: Path) -> np.ndarray:
     """The rows of FOLDER/DIGEST.npy, one a text. UserError where the file is missing or has others."""
-    path = folder / f"{texts_digest(texts)}.npy"
     if not path.is_file():
         raise UserError(
             f"features of {len(texts)} texts, the first {texts[0][:40]!r}, are looked for in {path}, one row a text in"

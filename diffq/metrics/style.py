@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -36,9 +37,9 @@ class PerSample(Metric):
         if reason := self.unavailable():
             raise UserError(reason)
 
+    @abstractmethod
     def of_samples(self, sources: Sequence[str], samples: Sequence[str]) -> np.ndarray:
         """One value a sample, sources[i] being that of samples[i]."""
-        raise NotImplementedError
 
     def __call__(self, answers: Answers) -> Score:
         self.fetch()

@@ -7,6 +7,7 @@ A copy of the source is right only where the truth lists it.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -56,8 +57,8 @@ class WorldMetric(Metric):
     def parts(self, answers: Answers) -> Mapping[str, Any]:
         return {"agg": "mean"}
 
-    def of_source(self, samples: list[str], truth: Mapping[str, float]) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def of_source(self, samples: list[str], truth: Mapping[str, float]) -> float: ...
 
     def __call__(self, answers: Answers) -> Score:
         rows = [

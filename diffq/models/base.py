@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -146,17 +147,25 @@ class Totals:
     tokens: int
 
 
-class TrainableModel(nn.Module):
-    """A network with its loss and its denoiser."""
+class DenoisingModel(nn.Module, ABC):
+    """A network that can be sampled: one that was trained here, or by others."""
 
     process: ClassVar[Process]
 
+    @abstractmethod
+    def denoiser(self) -> Any:
+        """The network behind the contract of its process (`contracts.Denoiser`)."""
+
+
+class TrainableModel(DenoisingModel):
+    """A network with its loss."""
+
+    @abstractmethod
     def loss(self, batch: Any, rng: Rng, totals: Totals) -> dict[str, Tensor]:
         """Named parts of the loss; `loss` is what is minimised. Each is this batch's share of the step's loss.
 
         Every random number but dropout's is keyed by (row, visit), so it does not depend on how rows are batched.
         """
-        raise NotImplementedError
 
     def forward(self, batch: Any, rng: Rng, totals: Totals) -> dict[str, Tensor]:
         """The loss: what distributed wrappers call."""
@@ -173,13 +182,9 @@ class TrainableModel(nn.Module):
     def observe(self, records: Mapping[str, Tensor]) -> None:
         """Takes the gathered observations of one optimiser step (importance sampling learns from them)."""
 
-    def denoiser(self) -> Any:
-        """The network behind the contract of its process (`contracts.Denoiser`)."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings(Settings):
+class ModelSettings(Settings, ABC):
     """Registered subclasses hold a network's sizes and implement `build`."""
 
     process: ClassVar[Process]
@@ -187,9 +192,9 @@ class ModelSettings(Settings):
     trainable: ClassVar[bool] = True  # here; else others have trained it
     keeps: ClassVar[bool] = False  # its sessions can `freeze` columns
 
+    @abstractmethod
     def build(self, vocabulary: Vocabulary) -> Any:
         """A freshly initialised TrainableModel. Initial weights come from torch's generator, which the caller seeds."""
-        raise NotImplementedError
 
     def work(self, vocabulary: Vocabulary) -> Any:
         """How much work a network of these sizes does (`models.work`), or None where nobody has counted it."""

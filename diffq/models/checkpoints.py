@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffq import plugins
 from diffq.errors import UserError
-from diffq.models.base import ModelSettings, TrainableModel
+from diffq.models.base import DenoisingModel, ModelSettings, TrainableModel
 from diffq.registry import MODELS
 from diffq.settings import typed
-from diffq.store.files import replacing, write_atomic
+from diffq.store.files import read_yaml, replacing
 
 WEIGHTS = "model.safetensors"
 
@@ -43,7 +42,7 @@ class Loaded:
     digest   SHA-256 over the weights, the tokenizer and the model's configuration, in hexadecimal
     """
 
-    model: TrainableModel
+    model: DenoisingModel
     tokenizer: Any
     config: Mapping[str, Any]
     lengths: Mapping[str, Any] | None
@@ -293,21 +292,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _not_written(path: Path) -> UserError:
     return UserError(f"{path} is not there; the training that was to write it has not saved anything yet")
-
-
-def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
-    """Plain data as YAML in its own order, written atomically."""
-    write_atomic(path, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True).encode())
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; UserError where it holds another thing."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a mapping")
-    return value

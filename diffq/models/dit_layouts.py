@@ -7,6 +7,7 @@ weight file; a tokenizer beside them is read, else it is GPT-2's.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -27,7 +28,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _NOISES = {"loglinear": "log_linear", "geometric": "geometric"}
 
 
-class _DiTLayout(Layout):
+class _DiTLayout(Layout, ABC):
     """What the two have in common.
 
     name    as messages have it
@@ -44,19 +45,19 @@ class _DiTLayout(Layout):
         path = folder / "config.json"
         return self.parse(read_json(path), path)
 
+    @abstractmethod
     def parse(self, config: Mapping[str, Any], path: Path) -> TextDiffusionSettings:
         """The sizes that a config.json says. UserError, with its path, for what cannot be."""
-        raise NotImplementedError
 
     def writes(self, model: Any) -> bool:
         return model.settings.kind in self.kinds
 
+    @abstractmethod
     def config(self, model: TextDiffusion) -> dict[str, Any]:
         """What config.json says of a model of ours."""
-        raise NotImplementedError
 
-    def words(self, folder: Path) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def words(self, folder: Path) -> int: ...
 
     def weights(self, folder: Path) -> Sequence[Path]:
         return (weight_file(folder),)

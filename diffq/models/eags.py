@@ -1,4 +1,4 @@
-"""Conditional masked language models of Hugging Face's RoBERTa and BERT classes, trained here (Koh et al.,
+"""Conditional masked language models of Hugging Face's RoBERTa, BERT and ModernBERT classes, trained here (Koh et al.,
 arXiv 2411.06438).
 
 The condition stands on the canvas and is never masked; places of the target's room are, and their tokens are learnt by
@@ -26,8 +26,10 @@ from torch.nn import functional as F
 
 from diffq.diffusion.contracts import Process
 from diffq.diffusion.noise import Noise
+from diffq.diffusion.reductions import entropy_of
 from diffq.errors import UserError
-from diffq.models.base import ModelSettings, TextBatch, Totals, Vocabulary
+from diffq.models.base import ModelSettings, TextBatch, Totals, TrainableModel, Vocabulary
+from diffq.models.berts import CLASSES, Classes, Family, first_place
 from diffq.models.cross_entropy import weighted_sum
 from diffq.models.entropy_masks import Masking, halves, masked_by_bins, masked_uniformly, room_bins
 from diffq.models.hf_masked import PretrainedMasked
@@ -36,8 +38,6 @@ from diffq.models.sessions import drawable
 from diffq.registry import MODELS
 from diffq.rng import Rng
 from diffq.settings import setting
-
-Family = Literal["roberta", "bert"]
 
 
 @MODELS.register("eags")
@@ -51,11 +51,13 @@ class EAGSSettings(ModelSettings):
     # Settings in which a training may differ from what it starts from.
     not_of_start: ClassVar[tuple[str, ...]] = ("start", "loss_on", "dropout")
 
-    family: Family = setting("roberta", "whose classes: roberta or bert")
+    family: Family = setting("roberta", "whose classes: roberta, bert or modernbert")
     layers: int = setting(12, "transformer layers", low=1)
     width: int = setting(768, "width of the network", low=2)
     heads: int = setting(12, "attention heads, which share the width equally", low=1)
-    mlp_width: int = setting(0, "width inside of feed-forward networks; 0 = four times the width", low=0)
+    mlp_width: int = setting(
+        0, "width inside of feed-forward networks; 0 = four times the width, in gated ones 8/3 of it", low=0
+    )
     max_length: int = setting(512, "longest canvas in tokens", low=4)
     dropout: float = setting(0.1, "dropout in training, of states and of attention", low=0, high=0.9)
     loss_on: Literal["masked", "newest"] = setting(
@@ -63,7 +65,7 @@ class EAGSSettings(ModelSettings):
     )
     start: str | None = setting(
         None,
-        "weights to start from: a folder of Hugging Face's RoBERTa or BERT, a training of this kind, or a hub name",
+        "weights to start from: a folder of one of these classes, a training of this kind, or a hub name",
     )
     library: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -79,14 +81,17 @@ class EAGSSettings(ModelSettings):
         return EAGS(self, vocabulary)
 
     def work(self, vocabulary: Vocabulary) -> PretrainedWork:
-        inner, rows = self.inner, self.rows(vocabulary)
-        block = 4 * self.width * (self.width + 1) + 2 * self.width * inner + inner + 5 * self.width
-        tables = rows * (self.width + 1) + (self.max_length + 4) * self.width
+        modern, square, inner = self.classes.modern, self.width**2, self.width * self.inner
+        matrices = 4 * square + (3 if modern else 2) * inner
+        beside = 2 * self.width if modern else self.inner + 9 * self.width  # biases and norms
+        tied = self.library.get("tie_word_embeddings", True)
+        tables = self.rows(vocabulary) * ((1 if tied else 2) * self.width + 1)
+        places = 0 if modern else (self.max_length + 4) * self.width
         return PretrainedWork(
             vocab_size=drawable(vocabulary)[0],
             inner=self.width,
-            parameters=tables + self.layers * block + self.width * (self.width + 5),
-            multiplied=self.layers * (4 * self.width**2 + 2 * self.width * inner),
+            parameters=tables + places + self.layers * (matrices + beside) + square + 5 * self.width,
+            multiplied=self.layers * matrices,
             layers=self.layers,
             width=self.width,
             heads=self.heads,
@@ -98,8 +103,12 @@ class EAGSSettings(ModelSettings):
         return {"guidable": True, "max_length": self.max_length, "noise": Noise()}
 
     @property
+    def classes(self) -> Classes:
+        return CLASSES[self.family]
+
+    @property
     def inner(self) -> int:
-        return self.mlp_width or 4 * self.width
+        return self.mlp_width or self.classes.inner(self.width)
 
     def rows(self, vocabulary: Any) -> int:
         """Rows of the embedding matrix. UserError where the tokenizer has more tokens."""
@@ -113,53 +122,49 @@ class EAGSSettings(ModelSettings):
 
     def library_config(self, vocabulary: Any) -> Any:
         """The library's configuration of such a network."""
-        import transformers
-
-        made: dict[str, Any] = {
+        before = first_place(self.family, int(self.library.get("pad_token_id", vocabulary.pad)))
+        said: dict[str, Any] = {
             "pad_token_id": vocabulary.pad,
             "bos_token_id": vocabulary.start,
             "eos_token_id": vocabulary.end,
-            "type_vocab_size": 1 if self.family == "roberta" else 2,
-            "layer_norm_eps": 1e-5 if self.family == "roberta" else 1e-12,
-        } | dict(self.library)
-        beyond = made["pad_token_id"] + 1 if self.family == "roberta" else 0  # its first place is behind the pad's id
-        made |= {
+            "cls_token_id": vocabulary.start,
+            "sep_token_id": vocabulary.end,
             "vocab_size": self.rows(vocabulary),
             "hidden_size": self.width,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
             "intermediate_size": self.inner,
-            "max_position_embeddings": self.max_length + beyond,
-            "hidden_dropout_prob": self.dropout,
-            "attention_probs_dropout_prob": self.dropout,
+            "max_position_embeddings": self.max_length + before,
+            **dict.fromkeys(self.classes.dropouts, self.dropout),
         }
-        kind = transformers.RobertaConfig if self.family == "roberta" else transformers.BertConfig
-        return kind(**made)
+        return self.classes.configuration(said, {k: v for k, v in self.library.items() if k != "vocab_size"})
 
     @classmethod
     def of_library(cls, config: Mapping[str, Any], where: Path) -> EAGSSettings:
         """The settings of a network of the library by its config.json. UserError for another class."""
-        family = config.get("model_type")
-        if family not in ("roberta", "bert"):
+        family: Any = config.get("model_type")
+        if family not in CLASSES:
             raise UserError(
-                f"model.start={where} is a {family} model; a training starts from RoBERTa's or BERT's classes"
+                f"model.start={where} is a {family} model; a training starts from the classes {', '.join(CLASSES)}"
             )
-        beyond = int(config.get("pad_token_id", 1)) + 1 if family == "roberta" else 0
-        kept = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "type_vocab_size", "layer_norm_eps",
-                "hidden_act", "tie_word_embeddings", "initializer_range")  # fmt: skip
+        classes, before = CLASSES[family], first_place(family, int(config.get("pad_token_id", 1)))
         return cls(
             family=family,
             layers=int(config["num_hidden_layers"]),
             width=int(config["hidden_size"]),
             heads=int(config["num_attention_heads"]),
             mlp_width=int(config["intermediate_size"]),
-            max_length=int(config["max_position_embeddings"]) - beyond,
-            dropout=float(config.get("hidden_dropout_prob", 0.1)),
-            library={name: config[name] for name in kept if config.get(name) is not None},
+            max_length=int(config["max_position_embeddings"]) - before,
+            dropout=float(config.get(classes.dropouts[0], 0.0 if classes.modern else 0.1)),
+            library={name: config[name] for name in classes.kept if config.get(name) is not None},
         )
 
 
-class EAGS(PretrainedMasked):
+_SCORES = 1 << 26
+"""The most scores that are held at once where entropies are asked for."""
+
+
+class EAGS(PretrainedMasked, TrainableModel):
     """The network with its loss.
 
     masking: how places are masked in training; where none is said, a uniformly drawn share
@@ -169,10 +174,7 @@ class EAGS(PretrainedMasked):
     masking: Masking = Masking()
 
     def __init__(self, settings: EAGSSettings, vocabulary: Any):
-        from transformers import BertForMaskedLM, RobertaForMaskedLM
-
-        kind = RobertaForMaskedLM if settings.family == "roberta" else BertForMaskedLM
-        made = kind(settings.library_config(vocabulary)).eval()
+        made = settings.classes.network(settings.library_config(vocabulary)).eval()
         super().__init__(made, vocabulary, settings, Path(f"model={settings.kind}"))
         self.end: int = vocabulary.end
         self.train()
@@ -224,8 +226,8 @@ class EAGS(PretrainedMasked):
         try:
             for half_BL in halves(batch, rng):
                 hidden_BLD = self.states(batch.tokens_BL.masked_fill(half_BL, self.mask), batch.seen_BL)
-                log_NV = self.log_weights(hidden_BLD[half_BL]).log_softmax(-1)
-                entropy_BL[half_BL] = -(log_NV.exp() * log_NV.clamp(min=-1e30)).sum(-1)
+                parts = hidden_BLD[half_BL].split(max(1, _SCORES // self.words))
+                entropy_BL[half_BL] = torch.cat([entropy_of(self.log_weights(part_ND)) for part_ND in parts]).float()
         finally:
             self.train()
         return entropy_BL

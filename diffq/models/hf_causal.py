@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import COND, Branch, Canvas, Process, TiledSession, require_guidable
 from diffq.errors import UserError
-from diffq.models.base import TrainableModel, Vocabulary
+from diffq.models.base import DenoisingModel, Vocabulary
 from diffq.models.hf_work import PretrainedWork, work_of
 from diffq.models.pretrained import PretrainedSettings, pretrained_weights, read_pretrained
 from diffq.models.published import Layout, read_json
@@ -85,7 +85,7 @@ class HuggingFaceCausal(Layout):
         return PretrainedCausal(model, tokenizer, self.settings(folder)), tokenizer
 
 
-class PretrainedCausal(TrainableModel):
+class PretrainedCausal(DenoisingModel):
     """A model of the library with the tokens that our contract needs."""
 
     process: ClassVar[Process] = "causal"

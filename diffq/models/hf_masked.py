@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from diffq.diffusion.contracts import COND, Branch, Canvas, Process
 from diffq.diffusion.noise import Noise
 from diffq.errors import UserError
-from diffq.models.base import TrainableModel
+from diffq.models.base import DenoisingModel
+from diffq.models.berts import first_place
 from diffq.models.dit import gather
 from diffq.models.pretrained import PretrainedSettings, pretrained_weights, read_pretrained
 from diffq.models.published import Layout, read_json
@@ -30,8 +31,6 @@ from diffq.registry import MODELS
 
 # Weights of heads that a model was also trained with, and tables that older versions wrote.
 _LEFT_OVER = r"pooler|seq_relationship|sop_classifier|discriminator_predictions|position_ids$|lm_head\.decoder\.bias$"
-# Their first position has the number pad_token_id + 1.
-_OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "data2vec-text")
 
 
 @MODELS.register("hf_masked")
@@ -58,9 +57,8 @@ class HuggingFaceMasked(Layout):
     def settings(self, folder: Path) -> HuggingFaceMaskedSettings:
         config = read_json(folder / "config.json")
         longest = int(config.get("max_position_embeddings") or 512)
-        if config.get("model_type") in _OFFSET:
-            longest -= int(config.get("pad_token_id", 1)) + 1
-        return HuggingFaceMaskedSettings(max_length=longest)
+        before = first_place(str(config.get("model_type")), int(config.get("pad_token_id", 1)))
+        return HuggingFaceMaskedSettings(max_length=longest - before)
 
     def tokenizer(self, folder: Path) -> Any:
         """The folder's own. UserError where it has no mask, or another number of tokens than the network."""
@@ -97,7 +95,7 @@ class _Given(nn.Module):
         return BaseModelOutput(last_hidden_state=self.hidden)
 
 
-class PretrainedMasked(TrainableModel):
+class PretrainedMasked(DenoisingModel):
     """A model of the library, taken apart: its layers, the transform of its head, and the last matrix.
 
     UserError where these put together do not give the library's own logits.

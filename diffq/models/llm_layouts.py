@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ _DREAM = {
 _DREAM_AROUND = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
 
 
-class _LLMLayout(Layout):
+class _LLMLayout(Layout, ABC):
     """What the two have in common.
 
     model_type  of config.json, in lower case
@@ -52,9 +53,9 @@ class _LLMLayout(Layout):
     def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
         return str(config.get("model_type", "")).lower() == self.model_type
 
+    @abstractmethod
     def published_name(self, name: str) -> str:
         """The name that the layout has for a tensor of our network."""
-        raise NotImplementedError
 
     def settings(self, folder: Path) -> MaskedLMSettings:
         path = folder / "config.json"
@@ -101,8 +102,8 @@ class _LLMLayout(Layout):
     def writes(self, model: Any) -> bool:
         return isinstance(model, MaskedLM) and type(model.settings) is self.kind
 
-    def config(self, model: MaskedLM, tokenizer: Any) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def config(self, model: MaskedLM, tokenizer: Any) -> dict[str, Any]: ...
 
     def write(self, model: MaskedLM, tokenizer: Any, folder: Path, shard_bytes: int | None = None) -> None:
         """One file of weights, or several of at most so many bytes with their index; the types are the model's."""

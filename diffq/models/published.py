@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from diffq.errors import UserError
-from diffq.models.base import ModelSettings, TrainableModel, Vocabulary
+from diffq.models.base import DenoisingModel, ModelSettings, Vocabulary
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
@@ -54,7 +54,7 @@ class Layout(Protocol):
         """The files that hold weights."""
         ...
 
-    def load(self, folder: Path, place: Any = None) -> tuple[TrainableModel, Any]:
+    def load(self, folder: Path, place: Any = None) -> tuple[DenoisingModel, Any]:
         """(model, tokenizer). UserError for weights that are missing, left over or of another shape, listed.
 
         place: where the weights are to be (`placing.Place`). A layout of small networks leaves them on the CPU in

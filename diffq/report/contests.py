@@ -1,19 +1,22 @@
 """A paper's claims about samplers, put to the test task by task: at equal steps, and at equal network rows.
 
-What is claimed stands in conf/paper/NAME.yaml, of three kinds:
+What is claimed stands in conf/paper/NAME.yaml, of five kinds:
 
-    above    one point has more of a metric than another, or gains more from one metric to another
-    within   the entropy of a point's answers is no more than the bound that its sampler recorded
-    front    one sampler's front lies above another's
+    above     one point is better in a metric than another, or gains more from one metric to another
+    relative  one point has more of a metric than another, in percent of the other; beside what the paper gives
+    within    the entropy of a point's answers is no more than the bound that its sampler recorded
+    falls     the energy of a point's drafts falls from the first step to the last
+    front     one sampler's front lies above another's
 
-Every claim is judged once for each value of the dial that says how many steps there are; a front also against all that
-costs no more. Intervals are paired over questions. Knows no store and no metric.
+A side of a claim is a sampler, with the name of a training where models are compared, and dials. Every claim is judged
+once for each value of the dial that says how many steps there are, and once alone where its sides say so themselves; a
+front also against all that costs no more. Intervals are paired over questions. Knows no store and no metric.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffq.report.compare import Difference, beats
@@ -26,14 +29,16 @@ from diffq.store.identity import show_value
 
 @dataclass(frozen=True)
 class Task:
-    """Points that answered the same questions, with one model.
+    """Points that answered the same questions.
 
-    label  what they are called in a heading
+    label     what they are called in a heading
+    energies  by the keys of points whose energies were recorded: how the mean changes over the steps, value, low, high
     """
 
     dataset: str
     label: str
     points: tuple[ReportPoint, ...]
+    energies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def contest_tables(spec: Mapping[str, Any], tasks: Sequence[Task]) -> list[Table]:
@@ -47,30 +52,68 @@ def contest_tables(spec: Mapping[str, Any], tasks: Sequence[Task]) -> list[Table
     return made
 
 
+def metrics_of(held: Mapping[str, Any]) -> set[str]:
+    """The metrics that the claims are about; a name that ends in * stands for all that begin so."""
+    asked = [asked for claim in held["claims"] for asked in claim.values() if isinstance(asked, Mapping)]
+    named = {a[name] for a in asked for name in ("metric", "over", "diversity") if name in a}
+    return named | ({held["quality"]} if "quality" in held else set())
+
+
 def _of_task(held: Mapping[str, Any], task: Task) -> list[Table]:
     along = held["along"]
     values = sorted({p.dials[along] for p in task.points if p.dials.get(along)}, reverse=True)
     heads = ["claim", *(f"{along}={show_value(value)}" for value in values)]
-    claims, fronts = [], []
+    alone, claims, fronts = [], [], []
     for claim in held["claims"]:
+        if all(along in side for side in _sides(claim)):
+            alone.append([claim["text"], _cell(_judge(held, task, claim, None))])
+            continue
         claims.append([claim["text"], *(_cell(_judge(held, task, claim, value)) for value in values)])
         if "front" in claim:
             cells = (_cell(_front(held, task, claim["front"], value, equal_rows=True)) for value in values)
             fronts.append([claim["text"], *cells])
-    found = (("at equal steps", claims), ("at equal network rows", fronts))
-    kept = [(how, [row for row in rows if any(row[1:])]) for how, rows in found]
-    return [Table(f"{task.label}: {how}", heads, rows) for how, rows in kept if rows]
+    found = (
+        ("as claimed", ["claim", "measured"], alone),
+        (f"at equal {along}", heads, claims),
+        ("at equal network rows", heads, fronts),
+    )
+    made = [Table(f"{task.label}: {how}", *_filled(of, rows)) for how, of, rows in found]
+    return [table for table in made if table.cells]
+
+
+def _filled(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows without the columns and the rows in which nothing was measured."""
+    columns = [at for at in range(len(heads)) if at == 0 or any(row[at] for row in rows)]
+    return [heads[at] for at in columns], [[row[at] for at in columns] for row in rows if any(row[1:])]
+
+
+def _sides(claim: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The points that a claim speaks of."""
+    (asked,) = (asked for asked in claim.values() if isinstance(asked, Mapping))
+    return [asked[name] for name in ("side", "first", "than") if name in asked]
 
 
 def _judge(held: Mapping[str, Any], task: Task, claim: Mapping[str, Any], value: Any) -> list[Part]:
     if "front" in claim:
         return _front(held, task, claim["front"], value, equal_rows=False)
+    found = [_at(task, side, held["along"], value) for side in _sides(claim)]
+    if not all(found):
+        return []
+    for points in found:
+        if (trainings := len({point.checkpoint for point in points})) > 1:
+            return [Part(f"{trainings} trainings are called {points[0].training or 'nothing'}", None, counts=False)]
+    sides = [_plainest(points) for points in found]
     if "within" in claim:
-        return _within(held, task, claim["within"], value)
-    asked = claim["above"]
-    sides = [_point(_at(task, asked[side], held["along"], value)) for side in ("first", "than")]
-    a, b = (None if side is None else _figure(side, asked["metric"], asked.get("over")) for side in sides)
-    return [] if a is None or b is None else [Part("", difference(a, b))]
+        return _within(sides[0], claim["within"])
+    if "falls" in claim:
+        return _falls(task, sides[0])
+    asked = claim.get("above") or claim["relative"]
+    a, b = (_figure(side, asked["metric"], asked.get("over")) for side in sides)
+    if a is None or b is None:
+        return []
+    if a.signature != b.signature:
+        return [Part("measured in two ways", None, counts=False)]
+    return [Part("", difference(a, b))] if "above" in claim else _relative(a, b, asked)
 
 
 def _cell(parts: Sequence[Part]) -> str:
@@ -79,42 +122,66 @@ def _cell(parts: Sequence[Part]) -> str:
 
 
 def _at(task: Task, side: Mapping[str, Any], along: str, value: Any) -> list[ReportPoint]:
-    """The points of a side at a value of the dial."""
-    wanted = {name: show_value(v) for name, v in side.items() if name != "sampler"}
+    """The points of a side, at a value of the dial where the side does not say at which."""
+    wanted = {name: show_value(v) for name, v in side.items() if name not in ("sampler", "training")}
     return [
         point
         for point in task.points
         if point.sampler == side["sampler"]
-        and (value is None or point.dials.get(along) == value)
+        and side.get("training") in (None, point.training)
+        and (value is None or along in side or point.dials.get(along) == value)
         and all(show_value(point.dials.get(name)) == v for name, v in wanted.items())
     ]
 
 
-def _point(found: Sequence[ReportPoint]) -> ReportPoint | None:
-    """Of several the plainest, that with the fewest dials turned."""
-    return min(found, key=lambda point: (len(point.changed), point.key), default=None)
+def _plainest(found: Sequence[ReportPoint]) -> ReportPoint:
+    """That with the fewest dials turned, of the first seed."""
+    return min(found, key=lambda point: (len(point.changed), point.seed, point.key))
 
 
 def _figure(point: ReportPoint, metric: str, over: str | None) -> Figure | None:
     """The metric, or what it is above another one."""
-    top = point.figures.get(metric)
+    top = _named(point, metric)
     if over is None or top is None:
         return top
-    base = point.figures.get(over)
+    base = _named(point, over)
     if base is None:
         return None
     draws = None if top.draws is None or base.draws is None else top.draws - base.draws
     return replace(top, value=top.value - base.value, draws=draws, low=None, high=None, halves=None)
 
 
-def _within(held: Mapping[str, Any], task: Task, asked: Mapping[str, Any], value: Any) -> list[Part]:
+def _named(point: ReportPoint, metric: str) -> Figure | None:
+    """A figure by its name, or the first of those whose names begin with what stands before a *."""
+    if not metric.endswith("*"):
+        return point.figures.get(metric)
+    return next((figure for name, figure in sorted(point.figures.items()) if name.startswith(metric[:-1])), None)
+
+
+def _relative(a: Figure, b: Figure, asked: Mapping[str, Any]) -> list[Part]:
+    """100 (a / b − 1), and what is published, which decides nothing."""
+    draws = None if a.draws is None or b.draws is None else 100 * (a.draws / b.draws - 1)
+    ours = Part("percent", Gap.of(100 * (a.value / b.value - 1), draws))
+    published = asked.get("published")
+    return [ours] if published is None else [ours, Part(f"published: {published:+.2f}", None, counts=False)]
+
+
+def _within(point: ReportPoint, asked: Mapping[str, Any]) -> list[Part]:
     """Bound − entropy. The bound is recorded as a mean over a row's rounds, each of which is one network row."""
-    point = _point(_at(task, asked["side"], held["along"], value))
-    figure = None if point is None else point.figures.get(asked["metric"])
-    if point is None or figure is None or asked["record"] not in point.records:
+    figure = point.figures.get(asked["metric"])
+    if figure is None or asked["record"] not in point.records:
         return []
     bound = point.records[asked["record"]] * rows_a_sample(point)
     return [Part("", Gap.of(bound - figure.value, None if figure.draws is None else bound - figure.draws))]
+
+
+def _falls(task: Task, point: ReportPoint) -> list[Part]:
+    """By how much energy falls, in nats a token."""
+    change = task.energies.get(point.key)
+    if change is None:
+        return []
+    low, high = (None, None) if change["low"] is None else (-change["high"], -change["low"])
+    return [Part("", Gap(-change["value"], low, high))]
 
 
 def rows_a_sample(point: ReportPoint) -> float:
@@ -124,24 +191,24 @@ def rows_a_sample(point: ReportPoint) -> float:
 def _front(
     held: Mapping[str, Any], task: Task, asked: Mapping[str, Any], value: Any, *, equal_rows: bool
 ) -> list[Part]:
-    axes = (asked["diversity"], held["quality"])
-    first, than = (
-        [p for p in _at(task, asked[side], held["along"], at) if all(name in p.figures for name in axes)]
-        for side, at in (("first", value), ("than", None if equal_rows else value))
-    )
+    first = _at(task, asked["first"], held["along"], value)
+    than = _at(task, asked["than"], held["along"], None if equal_rows else value)
+    figures = [_named(point, name) for point in first[:1] for name in (asked["diversity"], held["quality"])]
+    axes = [figure.name for figure in figures if figure is not None]
+    first, than = ([p for p in side if len(axes) == 2 and p.figures.keys() >= {*axes}] for side in (first, than))
     if equal_rows and first:
         most = max(map(rows_a_sample, first))
         than = [point for point in than if rows_a_sample(point) <= most]
     if not first or not than:
         return []
     frontier = build_frontier([*first, *than], [], *axes)
-    lines = {line.points[0].sampler: line for line in frontier.lines}
-    if len(lines) < 2:
+    lines = [next((line for line in frontier.lines if side[0] in line.points), None) for side in (first, than)]
+    if lines[0] is None or lines[1] is None or lines[0] is lines[1]:
         return []
-    found = beats(frontier, lines[asked["first"]["sampler"]], lines[asked["than"]["sampler"]])
+    found = beats(frontier, lines[0], lines[1])
     parts = [Part("hypervolume", _gap(found.volume))]
     if found.gap is not None:  # without an interval, where resamples share no diversity, it is told and decides nothing
-        at_equal = f"{held['quality']} at equal {asked['diversity']}"
+        at_equal = f"{axes[1]} at equal {axes[0]}"
         parts.append(Part(at_equal, _gap(found.gap), counts=found.gap.low is not None))
     return parts
 

@@ -164,7 +164,8 @@ def slopes(edges_E2: np.ndarray, levels_L: np.ndarray, measured_P2: np.ndarray, 
     grid, curve = grid[~np.isnan(curve)], curve[~np.isnan(curve)]
     if high == low or len(grid) < 2:
         return np.zeros(len(levels_L))
-    weights = np.exp(-0.5 * ((levels_L[:, None] - grid) / (WINDOW * (high - low))) ** 2)
+    away = -0.5 * ((levels_L[:, None] - grid) / (WINDOW * (high - low))) ** 2
+    weights = np.exp(away - away.max(axis=1, keepdims=True))  # of a level far from the curve none would be left
     weights /= weights.sum(axis=1, keepdims=True)
     x = grid - (weights @ grid)[:, None]
     return (weights * x * (curve - (weights @ curve)[:, None])).sum(axis=1) / (weights * x * x).sum(axis=1)

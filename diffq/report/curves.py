@@ -8,23 +8,20 @@ Knows no store; matplotlib is imported when a picture is drawn.
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffq.report.plot import COLOURS, DPI, METADATA, STYLE
+from diffq.report.plot import COLOURS, DPI, QUIET, plain, save_figure
 from diffq.report.points import ReportPoint, long_dials, varying_dials
-from diffq.store.files import write_atomic
 from diffq.store.identity import show_value
 
 PANELS = 3
 """The most values of steps that are shown."""
 
 _ALONG = ("steps", "tokens_per_step")
-_QUIET = "#777777"
 
 
 def curve_of(point: ReportPoint) -> list[tuple[int, float, float, float]]:
@@ -70,16 +67,7 @@ def save_curves(points: Sequence[ReportPoint], stem: Path, formats: Sequence[str
     shown = panels(points)
     if not shown:
         return ()
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure = draw_curves(shown)
-        paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in formats)
-        for path, kind in zip(paths, formats, strict=True):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
-            write_atomic(path, buffer.getvalue(), sync=False)
-    return paths
+    return save_figure(lambda: draw_curves(shown), stem, formats)
 
 
 def draw_curves(shown: Sequence[tuple[str, Sequence[ReportPoint]]]) -> Any:
@@ -114,10 +102,7 @@ def draw_curves(shown: Sequence[tuple[str, Sequence[ReportPoint]]]) -> Any:
 
 
 def _panel(axes: Any, title: str, points: Sequence[ReportPoint], samplers: Sequence[str], names: Sequence[str]) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(True, color="#E8E8E8", linewidth=0.6)
-    axes.set_axisbelow(True)
+    plain(axes)
     seen: Counter[str] = Counter()
     for point in points:
         k, value, low, high = zip(*curve_of(point), strict=True)
@@ -132,7 +117,7 @@ def _panel(axes: Any, title: str, points: Sequence[ReportPoint], samplers: Seque
     axes.set_xticks(ticks, [str(k) for k in ticks])
     axes.minorticks_off()
     axes.set_xlabel("k")
-    axes.set_title(title, fontsize=9.5, color=_QUIET)
+    axes.set_title(title, fontsize=9.5, color=QUIET)
 
 
 def _label(point: ReportPoint, names: Sequence[str]) -> str:

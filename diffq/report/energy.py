@@ -5,17 +5,17 @@ Knows no store and no network; matplotlib is imported when a picture is drawn.
 
 from __future__ import annotations
 
-import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffq.report.plot import COLOURS, DPI, METADATA, STYLE, WIDTH
+from diffq.report.plot import COLOURS, DPI, WIDTH, plain, save_figure
 from diffq.report.tables import ReportTable
-from diffq.store.files import write_atomic
 
+_WIDEST = 40  # letters of a line above a panel
 MOST = 12
 """Points that are drawn in one picture; of more, the first."""
 
@@ -43,7 +43,7 @@ def table_of(courses: Sequence[Course]) -> ReportTable:
     for course in courses:
         first, last = course.band["median"][0], course.band["median"][-1]
         change = course.change
-        shown = [_shown(change), _verdict(change), str(change["rows"])]
+        shown = [_shown(change), verdict(change), str(change["rows"])]
         cells.append([course.label, f"{first:.3g}", f"{last:.3g}", *shown])
     heads = ["point", "median, first draft", "median, last", "change of the mean [95 %]", "energy", "rows"]
     note = (
@@ -56,16 +56,7 @@ def table_of(courses: Sequence[Course]) -> ReportTable:
 
 def save_courses(courses: Sequence[Course], stem: Path, formats: Sequence[str] = ("png", "svg")) -> tuple[Path, ...]:
     """Writes STEM.png and STEM.svg, or one of them, and returns their paths: the same bytes for the same courses."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure = draw_courses(courses)
-        paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in formats)
-        for path, kind in zip(paths, formats, strict=True):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
-            write_atomic(path, buffer.getvalue(), sync=False)
-    return paths
+    return save_figure(lambda: draw_courses(courses), stem, formats)
 
 
 def draw_courses(courses: Sequence[Course]) -> Any:
@@ -88,7 +79,11 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     figure.supylabel("energy, nats a token", fontsize=8.5)
     left = f"; the first {MOST} of {len(courses)} points" if len(courses) > MOST else ""
     head = f"Energy of each step's full draft, {kinds} potentials{left}"
-    figure.suptitle(f"{head}\nmedian, middle 50 % and 95 % of samples; last − first draft [95 %]", fontsize=8)
+    counts = sorted({course.change["rows"] for course in shown})
+    rows_said = f"{counts[0]} rows" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} rows"
+    figure.suptitle(
+        f"{head}, {rows_said} a point\nmedian, middle 50 % and 95 % of samples; last − first draft [95 %]", fontsize=8
+    )
     return figure
 
 
@@ -100,18 +95,16 @@ def _panel(axes: Any, course: Course, colour: str) -> None:
         axes.fill_between(steps, band[f"low_{name}"], band[f"high_{name}"], color=colour, alpha=alpha, linewidth=0)
     marker = "o" if len(steps) <= 30 else ""
     axes.plot(steps, band["median"], color=colour, linewidth=1.4, marker=marker, markersize=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(True, color="#E8E8E8", linewidth=0.6)
-    axes.set_axisbelow(True)
+    plain(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.tick_params(labelsize=7.5)
     axes.set_xlabel("step", fontsize=8)
-    title = f"{course.label} · {course.change['rows']} rows\n{_verdict(course.change)}: {_shown(course.change)}"
+    title = "\n".join([*textwrap.wrap(course.label, _WIDEST), f"{verdict(course.change)}: {_shown(course.change)}"])
     axes.set_title(title, fontsize=6.8, loc="left")
 
 
-def _verdict(change: Mapping[str, Any]) -> str:
+def verdict(change: Mapping[str, Any]) -> str:
+    """falls, rises, or undecided, by the interval."""
     low, high = change["low"], change["high"]
     return "undecided" if low is None or low <= 0 <= high else "falls" if high < 0 else "rises"
 

@@ -107,6 +107,8 @@ def build_frontier(points: Sequence[ReportPoint], nulls: Sequence[ReportPoint], 
         raise UserError(f"no point has both {x} and {y}; score them with diffq score RUN metric=…")
     kept, left_out = _comparable(scored, x, y)
     notes += left_out
+    if asked := dict.fromkeys(name for point in kept for name in point.asked):
+        notes.append(f"lines differ in {', '.join(asked)}: of one source they are asked different things")
     here = [null for null in nulls if x in null.figures and y in null.figures]
     here = [null for null in here if _group(null, x, y)[1:] == _group(kept[0], x, y)[1:]]
     made = Frontier(x, y, tuple(kept), tuple(here), tuple(make_lines([*kept, *here])), frozenset(), tuple(notes))

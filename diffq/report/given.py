@@ -1,10 +1,13 @@
-"""What is given of a running text, as a report names it. Knows no tokens and no file."""
+"""What is given of a running text, and what else is asked of a data set, as a report names it. Knows no tokens and no
+file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from diffq.store.identity import show_value
 
 
 @dataclass(frozen=True)
@@ -35,3 +38,18 @@ class Given:
         ends = [self.prefix, *([self.suffix] if self.suffix or self.others else [])]
         more = [f"{self.others} between"] if self.others else []
         return f"{' + '.join([*map(str, ends), *more])} of {self.block}"
+
+
+# Settings that say where data and words come from, and those that `Given` and the sources tell apart.
+_NOT_ASKED = {"path", "kept", "files", "tokenizer", "block", "prefix", "suffix", "keep"}
+
+
+def asked_of(points: Sequence[tuple[Mapping[str, Any], Collection[str]]]) -> list[dict[str, Any]]:
+    """Of each point the settings of its data set in which the points differ, such as keywords.
+
+    points: the settings of a point's data set, and the words that somebody gave of its configuration (`dataset.room`).
+    """
+    given = dict.fromkeys(word.partition(".")[2] for _, words in points for word in words if word[:8] == "dataset.")
+    names = [name for name in given if name not in _NOT_ASKED]
+    varying = [name for name in names if len({show_value(dataset.get(name)) for dataset, _ in points}) > 1]
+    return [{name: dataset[name] for name in varying if name in dataset} for dataset, _ in points]

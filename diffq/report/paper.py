@@ -127,13 +127,17 @@ def _members(points: Sequence[ReportPoint], names: Sequence[str]) -> list[Report
 
 
 def _baseline(points: Sequence[ReportPoint], contender: ReportPoint) -> ReportPoint | None:
-    """The plain point that shares the contender's model, length model, seed and steps."""
+    """The plain point that shares the contender's model, question, length model, seed and steps."""
 
     def same(point: ReportPoint) -> bool:
-        mine = (point.model, point.length, point.seed, point.dials.get("steps"))
-        return mine == (contender.model, contender.length, contender.seed, contender.dials.get("steps"))
+        return _alike(point) == _alike(contender) and point.dials.get("steps") == contender.dials.get("steps")
 
     return next((point for point in points if point.plain and same(point)), None)
+
+
+def _alike(point: ReportPoint) -> tuple[Any, ...]:
+    """What two points share whose samplers alone are compared."""
+    return (point.model, point.question, point.length, point.seed)
 
 
 def _delta(points: Sequence[ReportPoint], group: Sequence[ReportPoint], name: str, row: Mapping[str, Any]) -> Delta:
@@ -177,7 +181,7 @@ def _strands(points: Sequence[ReportPoint], dial: str) -> list[list[ReportPoint]
     for point in points:
         if isinstance(point.dials.get(dial), int | float):
             others = tuple((k, show_value(v)) for k, v in sorted(point.dials.items()) if k != dial)
-            held.setdefault((point.canonical, point.model, point.length, point.seed, others), []).append(point)
+            held.setdefault((point.canonical, _alike(point), others), []).append(point)
     return [sorted(strand, key=lambda p: p.dials[dial]) for strand in held.values() if len(strand) > 1]
 
 

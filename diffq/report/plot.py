@@ -6,9 +6,10 @@ Knows no store; matplotlib is imported when a picture is drawn.
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ STYLE: Any = {
     "axes.linewidth": 0.8,
     "path.simplify": False,
 }
-_QUIET = "#777777"
+QUIET = "#777777"
 _LABEL = 7.4
 
 
@@ -47,23 +48,35 @@ class Drawn:
     blocked: tuple[tuple[float, float, float, float], ...] = ()
 
 
-METADATA: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+_METADATA: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
 def save_plot(frontier: Frontier, stem: Path, formats: Sequence[str] = ("png", "svg")) -> tuple[Path, ...]:
     """Writes STEM.png (1280 pixels wide) and STEM.svg (text as text), or one of them, and returns their paths."""
-    import io
+    return save_figure(lambda: draw(frontier).figure, stem, formats)
 
+
+def save_figure(drawn: Callable[[], Any], stem: Path, formats: Sequence[str]) -> tuple[Path, ...]:
+    """Writes a figure, drawn in the style of all pictures, as STEM.png, STEM.svg or both, and returns their paths: the
+    same bytes for the same figure."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        drawn = draw(frontier)
+        figure = drawn()
         paths = tuple(stem.with_name(f"{stem.name}.{kind}") for kind in formats)
         for path, kind in zip(paths, formats, strict=True):
             buffer = io.BytesIO()
-            drawn.figure.savefig(buffer, format=kind, dpi=DPI, metadata=METADATA[kind])
+            figure.savefig(buffer, format=kind, dpi=DPI, metadata=_METADATA[kind])
             write_atomic(path, buffer.getvalue(), sync=False)
     return paths
+
+
+def plain(axes: Any) -> None:
+    """Axes without a frame, over a quiet grid."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(True, color="#E8E8E8", linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def draw(frontier: Frontier) -> Drawn:
@@ -85,17 +98,14 @@ def draw(frontier: Frontier) -> Drawn:
         handles=handles, loc="lower center", ncols=min(3, len(handles)), frameon=False, fontsize=8.5,
         handlelength=2.2, columnspacing=1.4, labelspacing=0.35, bbox_to_anchor=(0.5, 0.0), borderaxespad=0.1,
     )  # fmt: skip
-    figure.text(0.5, (legend + 0.03) / height, _key(frontier), ha="center", va="bottom", fontsize=7, color=_QUIET)
+    figure.text(0.5, (legend + 0.03) / height, _key(frontier), ha="center", va="bottom", fontsize=7, color=QUIET)
     canvas.draw()
     return _label(frontier, figure, axes)
 
 
 def _frame(frontier: Frontier, figure: Any, axes: Any, height: float) -> None:
     """Limits, axes, title, and the corner that is better."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(True, color="#E8E8E8", linewidth=0.6)
-    axes.set_axisbelow(True)
+    plain(axes)
     for column, name, limits, label in (
         (0, frontier.x, axes.set_xlim, axes.set_xlabel),
         (1, frontier.y, axes.set_ylim, axes.set_ylabel),
@@ -109,9 +119,9 @@ def _frame(frontier: Frontier, figure: Any, axes: Any, height: float) -> None:
     models = ", ".join(dict.fromkeys(point.model for point in frontier.points))
     figure.text(0.105, 1 - 0.12 / height, f"{first.dataset} · {models}", fontsize=11.5, weight="bold", va="top")
     figure.text(0.105, 1 - 0.36 / height, subtitle(frontier), fontsize=8.5, color="#444444", va="top")
-    style = {"arrowstyle": "-|>", "color": _QUIET, "lw": 1.0}
+    style = {"arrowstyle": "-|>", "color": QUIET, "lw": 1.0}
     axes.annotate("", (0.985, 0.985), (0.945, 0.925), xycoords="axes fraction", arrowprops=style)
-    axes.text(0.94, 0.915, "better", transform=axes.transAxes, ha="right", va="top", fontsize=8.5, color=_QUIET)
+    axes.text(0.94, 0.915, "better", transform=axes.transAxes, ha="right", va="top", fontsize=8.5, color=QUIET)
 
 
 def subtitle(frontier: Frontier) -> str:
@@ -152,8 +162,8 @@ def _draw_line(frontier: Frontier, axes: Any, line: Line, at: int) -> Any:
         dashes = (0, (4, 2)) if at % 2 == len(frontier.lines) % 2 else (0, (1, 1.5))
         for strand in line.strands:
             values = frontier.values(strand.points)
-            axes.plot(values[:, 0], values[:, 1], color=_QUIET, linestyle=dashes, linewidth=1.1, zorder=1.5)
-        return Line2D([], [], color=_QUIET, linestyle=dashes, linewidth=1.1, label=f"{line.label} (null line)")
+            axes.plot(values[:, 0], values[:, 1], color=QUIET, linestyle=dashes, linewidth=1.1, zorder=1.5)
+        return Line2D([], [], color=QUIET, linestyle=dashes, linewidth=1.1, label=f"{line.label} (null line)")
     colour, marker = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
     many = len(line.strands) > 1
     for strand in line.strands:

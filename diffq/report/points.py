@@ -55,8 +55,10 @@ class ReportPoint:
     samples     s, how many samples a source the figures are over
     plain       True for the baseline: no guidance, temperature 0, no clamp
     checkpoint  digest of the weights
+    training    what their training was called; empty where it was given no name
     parts       the points of single seeds that this one is the mean of; empty where it is of one seed
     given       what is given of a running text; None for other tasks
+    asked       settings of the data set in which the points of this report differ, such as keywords
     records     means of what the sampler said of itself, such as acceptance
     """
 
@@ -78,13 +80,15 @@ class ReportPoint:
     costs: Mapping[str, float] = field(default_factory=dict)
     kind: Literal["point", "null"] = "point"
     checkpoint: str = ""
+    training: str = ""
     parts: tuple[ReportPoint, ...] = ()
     given: Given | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
     records: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, record: Record, sampler: str = "", samples: int = 0, given: Given | None = None) -> ReportPoint:
-        """What a record says, and what its configuration says was given of a text.
+    def of(cls, record: Record, sampler: str = "", samples: int = 0, **more: Any) -> ReportPoint:
+        """What a record says; `more` is what it does not: `given`, `asked`, `training`.
 
         sampler, samples: the name and the number a sweep asked for; the record's own where they are missing. Of two
         figures with one name, that over `samples` samples a source is taken.
@@ -109,14 +113,19 @@ class ReportPoint:
             figures=pick_figures(record.metrics, count),
             costs=costs,
             checkpoint=str(record.run.get("checkpoint", "")),
-            given=given,
             records=record.run.get("records", {}),
+            **more,
         )
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that the figures are of."""
         return tuple(part.seed for part in self.parts) or (self.seed,)
+
+    @property
+    def question(self) -> str:
+        """`keywords 2`: what is asked of this point and not of all; empty where the same is."""
+        return ", ".join(f"{name.replace('_', ' ')} {show_value(value)}" for name, value in self.asked.items())
 
     @property
     def plain(self) -> bool:
@@ -188,23 +197,32 @@ class Line:
 def make_lines(points: Sequence[ReportPoint]) -> list[Line]:
     """One line a sampler, in the order in which they come; null lines last.
 
-    Where one sampler was used with several models, checkpoints, length models or seeds, the label says which.
+    Where one sampler was used with several models, checkpoints, length models or seeds, or asked several things of one
+    data set, the label says which. Of a checkpoint it says what its training was called, or the first digits of its
+    digest.
     """
+    called = _called(points)
     groups: dict[tuple[Any, ...], list[ReportPoint]] = {}
     for point in points:
         seeds = ", ".join(map(str, point.seeds))
-        key = (point.kind, point.sampler, point.model, point.checkpoint[:6], point.length, seeds)
+        key = (point.kind, point.sampler, point.model, point.checkpoint[:6], point.question, point.length, seeds)
         groups.setdefault(key, []).append(point)
     lines = []
     for (kind, sampler, *rest), members in groups.items():
         label = sampler
-        for at, (value, prefix) in enumerate(zip(rest, ("", "checkpoint ", "length ", "seed "), strict=True)):
+        for at, (value, prefix) in enumerate(zip(rest, ("", "checkpoint ", "", "length ", "seed "), strict=True)):
             like = (kind, sampler, rest[0]) if prefix == "checkpoint " else (kind, sampler)
             if len({key[at + 2] for key in groups if key[: len(like)] == like}) > 1:
-                label += f" · {prefix}{value}"
+                label += f" · {called.get(value) or prefix + value}" if value else ""
         varying = varying_dials(members)
         lines.append(Line(label, kind, varying, tuple(_strands(members, varying))))
     return sorted(lines, key=lambda line: line.kind == "null")
+
+
+def _called(points: Iterable[ReportPoint]) -> dict[str, str]:
+    """The names of trainings by the first digits of their checkpoints; without those that two of one model share."""
+    of = {point.checkpoint[:6]: (point.model, point.training) for point in points}
+    return {digits: name[1] for digits, name in of.items() if list(of.values()).count(name) == 1}
 
 
 def varying_dials(points: Iterable[ReportPoint]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def _without_seed(point: ReportPoint) -> str:
     """Equal for points that differ in the seed alone."""
     parts: list[Any] = [
         point.kind, point.sampler, point.canonical, point.dataset, point.model, point.checkpoint, point.length,
-        point.samples, point.sources_digest, dict(point.dials),
+        point.samples, point.sources_digest, dict(point.dials), dict(point.asked),
     ]  # fmt: skip
     return digest(parts if point.kind == "point" else [*parts, point.key])
 

@@ -34,12 +34,14 @@ class ReportTable:
 def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
     """One flat mapping a point, null lines last: what frontier.csv holds.
 
-    `dial_…` for every dial that any sampler here has, `METRIC`, `METRIC_low`, `METRIC_high` for every figure (and
-    `METRIC_sd_of_seeds`, `METRIC_least_seed`, `METRIC_greatest_seed`, where points are means over several), then
-    nfe_calls, nfe_rows and seconds of the whole run, rows it sampled, key and folder. None where there is nothing.
+    `dial_…` for every dial that any sampler here has, `dataset_…` for what was not asked of all alike, `METRIC`,
+    `METRIC_low`, `METRIC_high` for every figure (and `METRIC_sd_of_seeds`, `METRIC_least_seed`, `METRIC_greatest_seed`,
+    where points are means over several), then nfe_calls, nfe_rows and seconds of the whole run, rows it sampled, key
+    and folder. None where there is nothing.
     """
     everything = [*frontier.points, *frontier.nulls]
     dials = list(dict.fromkeys(name for point in everything for name in point.dials))
+    asked = list(dict.fromkeys(name for point in everything for name in point.asked))
     metrics = list(dict.fromkeys(name for point in everything for name in point.figures))
     spread = {name for point in everything for name, f in point.figures.items() if f.between is not None}
     rows = []
@@ -50,6 +52,7 @@ def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
             "on_front": point.key in frontier.front,
         }  # fmt: skip
         row |= {f"dial_{name}": point.dials.get(name) for name in dials}
+        row |= {f"dataset_{name}": point.asked.get(name) for name in asked}
         for name in metrics:
             figure = point.figures.get(name)
             row[name] = figure.value if figure else None

@@ -20,7 +20,7 @@ from diffq.config import Request
 from diffq.diffusion.contracts import COND, Branch, Canvas
 from diffq.rng import Rng
 from diffq.runs.bench import against_textbook, textbook
-from diffq.runs.bench_decoding import make_canvas, timed
+from diffq.runs.bench_parts import given_then_free, random_model, timed
 
 WORDS, PROMPT, ANSWER, BATCH, BLOCK, TURNS = 8_192, 128, 128, 2, 32, 3
 SIZES: dict[str, dict[str, Any]] = {
@@ -63,15 +63,8 @@ def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def make_model(kind: str, words: int, sizes: dict[str, Any]) -> Any:
     """A network with random weights whose scores differ from word to word; the mask is its last token."""
-    from diffq.registry import MODELS
-
     vocabulary = SimpleNamespace(size=words, pad=0, unk=0, start=0, end=1, mask=words - 1, ends=(1,))
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = MODELS[kind](**sizes).build(vocabulary).eval()
-        matrix = model.net.output_layer.linear.weight if kind == "mdlm" else model.net.head[0]
-        torch.nn.init.normal_(matrix, std=0.1)
-    return model
+    return random_model(kind, sizes, vocabulary, 0.1)
 
 
 def make_sampler(row: Row, cache: str, block: int, tokens_per_step: int = 1) -> Any:
@@ -81,7 +74,7 @@ def make_sampler(row: Row, cache: str, block: int, tokens_per_step: int = 1) -> 
 
 
 def _speed(row: Row) -> dict[str, Any]:
-    model, canvas = make_model(row.model, WORDS, SIZES[row.model]), make_canvas(BATCH, PROMPT, ANSWER)
+    model, canvas = make_model(row.model, WORDS, SIZES[row.model]), given_then_free(BATCH, PROMPT, ANSWER)
     ours, theirs, calls = [], [], 0
     for turn in range(TURNS):
         seconds, meter = timed(make_sampler(row, row.cache, BLOCK, 2), model, canvas, turn)

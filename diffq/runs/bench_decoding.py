@@ -4,7 +4,8 @@ IMH against low confidence.
 Published: every step projects the whole vocabulary at all positions, and at a temperature above 0 draws float64 Gumbel
 noise over all of it. A step of it does the same work whenever it is, so one is timed and multiplied; ours runs whole.
 Weights are random (time does not depend on them), and the two take turns. IMH does another thing than low confidence,
-so it is held against low confidence's time for as many rows. Agreement is counted on small canvases.
+so it is held against low confidence's time for as many rows; both write the last block of the answer alone unless
+`--full` is given, since steps of all blocks cost the same. Agreement is counted on small canvases.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-
 from diffq.config import Request
 from diffq.diffusion.contracts import Canvas, Meter
 from diffq.rng import Rng
 from diffq.runs.bench import against_textbook, textbook
+from diffq.runs.bench_parts import given_then_free, random_model, timed
 
 WORDS, PROMPT, ANSWER, BATCH, BLOCK, TURNS = 126_464, 64, 128, 8, 32, 3
 SIZES = {"width": 512, "heads": 8, "layers": 6, "mlp_width": 1376, "max_length": PROMPT + ANSWER}
@@ -58,23 +58,10 @@ def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def make_model(words: int = WORDS) -> Any:
     """A network with random weights whose scores differ from word to word."""
-    from diffq.registry import MODELS
-
     vocabulary = SimpleNamespace(
         size=words, pad=0, unk=0, start=0, end=1, mask=words - 1, ends=(1,), specials=(0, 1, words - 1)
     )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = MODELS["llada"](**SIZES).build(vocabulary).eval()
-        torch.nn.init.normal_(model.net.head[0], std=0.1)
-    return model
-
-
-def make_canvas(rows: int, prompt: int, answer: int) -> Canvas:
-    tokens_BL = torch.arange(2, 2 + rows * (prompt + answer)).view(rows, -1)
-    free_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
-    free_BL[:, prompt:] = True
-    return Canvas(tokens_BL, free_BL, torch.ones_like(free_BL), torch.arange(rows))
+    return random_model("llada", SIZES, vocabulary, 0.1)
 
 
 def make_sampler(row: Row) -> Any:
@@ -84,7 +71,8 @@ def make_sampler(row: Row) -> Any:
 
 
 def _row(name: str, row: Row, book: Any, model: Any, full: bool) -> dict[str, Any]:
-    canvas, sampler, other = make_canvas(BATCH, PROMPT, ANSWER), make_sampler(row), None
+    answer = ANSWER if full or row.temperature is not None else BLOCK
+    canvas, sampler, other = given_then_free(BATCH, PROMPT + ANSWER - answer, answer), make_sampler(row), None
     if row.temperature is None:
         other = make_sampler(Row("low_confidence", {"block": BLOCK}))
     ours, theirs, meter = [], [], Meter(model.denoiser())
@@ -98,14 +86,6 @@ def _row(name: str, row: Row, book: Any, model: Any, full: bool) -> dict[str, An
             theirs.append(seconds * meter.nfe_rows / beside.nfe_rows)
     said = against_textbook(ours, theirs, full or other is not None)
     return {"name": name, **said, "calls": meter.nfe_calls, "rows": meter.nfe_rows, **_agreement(row, book, model)}
-
-
-def timed(sampler: Any, model: Any, canvas: Canvas, seed: int) -> tuple[float, Meter]:
-    """Seconds of a whole run, and what it asked of the network."""
-    meter = Meter(model.denoiser())
-    began = time.perf_counter()
-    sampler(meter, canvas, Rng(seed))
-    return time.perf_counter() - began, meter
 
 
 def _textbook_seconds(book: Any, model: Any, row: Row, canvas: Canvas, turn: int, full: bool) -> float:
@@ -125,7 +105,7 @@ def _agreement(row: Row, book: Any, model: Any) -> dict[str, Any]:
     """Rows that are equal over whole trajectories, on canvases that the loop is quick on, drawn by the same keys."""
     if row.temperature is None:
         return {}
-    canvas = make_canvas(4, 4, 16)
+    canvas = given_then_free(4, 4, 16)
     ours = make_sampler(row).replace(block=8)(model.denoiser(), canvas, Rng(9)).tokens_BL
     theirs = book(
         model, canvas.tokens_BL, canvas.free_BL, canvas.row_B, block=8, steps=16, temperature=row.temperature, seed=9

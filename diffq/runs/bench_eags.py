@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-
 from diffq.config import Request
 from diffq.diffusion.contracts import Canvas, Meter
 from diffq.rng import Rng
 from diffq.runs.bench import against_textbook, textbook
+from diffq.runs.bench_parts import given_then_free, random_model, timed
 from diffq.runs.planning.amounts import text_counts
 from diffq.runs.planning.dry import Blank, trace_canvas
 
@@ -64,45 +63,25 @@ def vocabulary() -> SimpleNamespace:
 
 def make_model() -> Any:
     """A network with random weights whose scores differ from word to word."""
-    from diffq.registry import MODELS
-
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = MODELS["mdlm"](**SIZES).build(vocabulary()).eval()
-        torch.nn.init.normal_(model.net.output_layer.linear.weight, std=0.1)
-    return model
-
-
-def make_canvas(rows: int, condition: int, target: int) -> Canvas:
-    tokens_BL = torch.arange(rows * (condition + target)).view(rows, -1) % WORDS
-    free_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
-    free_BL[:, condition:] = True
-    return Canvas(tokens_BL, free_BL, torch.ones_like(free_BL), torch.arange(rows))
+    return random_model("mdlm", SIZES, vocabulary(), 0.1)
 
 
 def _row(name: str, row: Row, model: Any, full: bool) -> dict[str, Any]:
     from diffq.registry import SAMPLERS
 
-    canvas, sampler = make_canvas(BATCH, CONDITION, TARGET), SAMPLERS["eags"](**row.dials)
+    canvas, sampler = given_then_free(BATCH, CONDITION, TARGET), SAMPLERS["eags"](**row.dials)
     other = SAMPLERS[row.other[0]](**row.other[1]) if row.other else None
-    _timed(sampler, model, make_canvas(2, CONDITION, TARGET), 0)  # warm-up
+    timed(sampler, model, given_then_free(2, CONDITION, TARGET), 0)  # warm-up
     ours, theirs, meter = [], [], Meter(model.denoiser())
     for turn in range(row.turns):
-        seconds, meter = _timed(sampler, model, canvas, turn)
+        seconds, meter = timed(sampler, model, canvas, turn)
         ours.append(seconds)
         if other is None:
             theirs.append(_textbook_seconds(model, canvas, turn, full))
         else:
-            theirs.append(_timed(other, model, canvas, turn)[0])
+            theirs.append(timed(other, model, canvas, turn)[0])
     said = {"name": name, **against_textbook(ours, theirs, full or other is not None), "calls": meter.nfe_calls}
     return said | (_more_work(sampler, other, model, canvas) if other else {}) | _agreement(row, model)
-
-
-def _timed(sampler: Any, model: Any, canvas: Canvas, seed: int) -> tuple[float, Meter]:
-    meter = Meter(model.denoiser())
-    began = time.perf_counter()
-    sampler(meter, canvas, Rng(seed))
-    return time.perf_counter() - began, meter
 
 
 def _textbook_seconds(model: Any, canvas: Canvas, turn: int, full: bool) -> float:
@@ -130,7 +109,7 @@ def _agreement(row: Row, model: Any) -> dict[str, Any]:
     """Rows that are equal to the textbook version's, on canvases that it is quick on."""
     from diffq.registry import SAMPLERS
 
-    canvas = make_canvas(4, 4, 12)
+    canvas = given_then_free(4, 4, 12)
     ours = SAMPLERS["eags"](**row.dials)(model.denoiser(), canvas, Rng(9)).tokens_BL
     book = textbook("eags").EAGS(model, canvas.tokens_BL, canvas.free_BL, canvas.row_B, seed=9, **row.dials)
     return {"equal_rows": f"{int((ours == book.run()).all(1).sum())}/{len(ours)}"}

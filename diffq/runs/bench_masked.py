@@ -20,6 +20,7 @@ from diffq.config import Request
 from diffq.diffusion.contracts import Canvas, Meter
 from diffq.rng import Rng
 from diffq.runs.bench import against_textbook, textbook
+from diffq.runs.bench_parts import random_model, timed
 from diffq.runs.sampling import peak_memory, watch_memory
 
 WORDS, LENGTH, BATCH = 50_257, 256, 8
@@ -62,15 +63,8 @@ def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def make_model(row: Row) -> Any:
     """A network with random weights whose scores differ from word to word."""
-    from diffq.registry import MODELS
-
-    settings = MODELS[row.model](**(SIZES | row.settings))
     vocabulary = SimpleNamespace(size=WORDS + 1, pad=0, mask=WORDS, start=0, end=0)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = settings.build(vocabulary).eval()
-        torch.nn.init.normal_(model.net.output_layer.linear.weight, std=0.02)
-    return model
+    return random_model(row.model, SIZES | row.settings, vocabulary, 0.02)
 
 
 def make_sampler(row: Row) -> Any:
@@ -93,10 +87,8 @@ def _row(name: str, row: Row, book: Any, full: bool) -> dict[str, Any]:
     for turn in range(row.turns):
         before = _resident()
         watch_memory(canvas.device)
-        meter = Meter(denoiser)
-        began = time.perf_counter()
-        sampler(meter, canvas, Rng(turn))
-        ours.append(time.perf_counter() - began)
+        seconds, meter = timed(sampler, model, canvas, turn)
+        ours.append(seconds)
         peaks.append(peak_memory(canvas.device) - before)
         theirs.append(_textbook_seconds(book, model, row, canvas, turn, full))
     return {

@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from diffq.report.given import Given
 from diffq.report.pareto import on_front
 from diffq.report.points import SHORT, Figure
-from diffq.runs.planned import Planned
+from diffq.runs.planned import Planned, asked_in, given_in
 from diffq.store.files import read_json
 from diffq.store.identity import show_value
 
@@ -135,9 +134,9 @@ class Board:
     def scored(self, entry: Entry, figures: Mapping[str, Figure]) -> None:
         """Notes a point's scores and finds the Pareto front of all that have both figures and were given as much."""
         entry.figures = figures
-        asked = given_of(entry.planned)
+        asked = given_in(entry.planned.config)
         known = [(e, e.figures[self.x], e.figures[self.y]) for e in self.entries
-                 if self.x in e.figures and self.y in e.figures and given_of(e.planned) == asked]  # fmt: skip
+                 if self.x in e.figures and self.y in e.figures and given_in(e.planned.config) == asked]  # fmt: skip
         best = on_front(np.array([[x.sign * x.value, y.sign * y.value] for _, x, y in known]))
         for (e, _, _), one in zip(known, best, strict=True):
             e.front = bool(one)
@@ -186,11 +185,6 @@ class Board:
         return text
 
 
-def given_of(planned: Planned) -> Given | None:
-    """What is given of a text; None for other tasks."""
-    return Given.of(vars(planned.config.dataset))
-
-
 def _weight(planned: Planned) -> float:
     """Passes a row: one a step, two where guidance is on. Only ratios matter."""
     sampler = planned.config.sampler
@@ -200,11 +194,11 @@ def _weight(planned: Planned) -> float:
 def _dials(points: Sequence[Planned]) -> dict[Path, str]:
     """`s2 τ0.5`: of each point, by its folder, what differs among the points."""
     about = []
-    for planned in points:
+    for planned, asked in zip(points, asked_in([p.config for p in points]), strict=True):
         config = planned.config
         values: dict[str, Any] = {f.name: getattr(config.sampler, f.name) for f in fields(config.sampler)}
         values |= {"dataset": config.choices.dataset, "model": config.choices.model, "length": config.length}
-        values["given"] = given_of(planned)
+        values |= asked | {"given": given_in(config)}
         about.append(values | {"seed": config.seed, "samples": config.num_samples})
     names = list(dict.fromkeys(name for values in about for name in values))
     varying = [n for n in names if len({show_value(v[n]) for v in about if n in v}) > 1]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffq.metrics.intervals import interval, resample
-from diffq.report.energy import Course, save_courses, table_of
-from diffq.runs.trace import middle_batch, saved_rows
+from diffq.report.energy import Course, save_courses, table_of, verdict
+from diffq.runs.trace import describe_rows, middle_batch, run_again
 from diffq.store.files import write_atomic
 from diffq.store.point import Point
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from diffq.config import Config
     from diffq.diffusion.contracts import Canvas, Step
-    from diffq.report.points import ReportPoint
+    from diffq.report.points import Line
     from diffq.report.tables import ReportTable
     from diffq.runs.workbench import Workbench
     from diffq.store import Store
@@ -54,30 +54,23 @@ def record_energy(config: Config, bench: Workbench, point: Point) -> None:
     they change."""
     if has_energy(point, config):
         return
-    from diffq.diffusion.contracts import Meter
-    from diffq.rng import Rng
-
-    batch = middle_batch(config, bench, point)
+    batch = middle_batch(config, bench, point, config.energy)
     canvas = bench.canvas(batch)
     rows = min(config.energy, len(batch.rows))
     budget = max(1, bench.batch_tokens(config) // canvas.shape[1])
     recorder = Energies(bench.denoiser, canvas.map(lambda x: x[:rows]), config.energy_potential, budget)
-    filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), recorder.on_step).cut_at_end()
-    ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
-    written, saved = bench.asked.written(batch.rows, ids[: len(batch.rows)], True), saved_rows(point, batch, rows)
+    again = run_again(config, bench, point, batch, canvas, recorder.on_step, rows)
     lines = [
-        {"row": batch.first + at, "source": batch.rows[at].source, "sample": batch.rows[at].sample}
-        | {
-            "same": written[at].ids == saved.get(batch.first + at),
-            "energies": [values[at] for values in recorder.values],
-        }
-        for at in range(rows)
+        place | {"same": same, "energies": [values[at] for values in recorder.values]}
+        for at, (place, same, _) in enumerate(again)
     ]
     values = np.array([line["energies"] for line in lines], dtype=np.float64)
     made: dict[str, Any] = {"potential": config.energy_potential, "of": len(batch.rows), "total": recorder.total}
     made |= {"steps": recorder.steps, "band": band(values), "change": change(values), "rows": lines}
     write_atomic(point.folder / FILE, (json.dumps(made) + "\n").encode())
-    print(f"diffq: {point.folder}: {describe(made['change'])}", file=sys.stderr)
+    for said in (describe(made["change"]), describe_rows(lines, "energies")):
+        if said:
+            print(f"diffq: {point.folder}: {said}", file=sys.stderr)
 
 
 class Energies:
@@ -137,38 +130,36 @@ def describe(found: Mapping[str, Any]) -> str:
     value, low, high = found["value"], found["low"], found["high"]
     if low is None:
         return "whether energy falls is undecided: that takes two rows and two steps"
-    if low <= 0 <= high:
+    if verdict(found) == "undecided":
         return f"whether energy falls is undecided: it changes by {value:+.3g} [{low:+.3g}, {high:+.3g}] nats a token"
-    verb, ends = ("falls", (-value, -high, -low)) if high < 0 else ("rises", (value, low, high))
+    ends = (-value, -high, -low) if high < 0 else (value, low, high)
     shown = "{:.3g} [{:.3g}, {:.3g}]".format(*ends)
-    return f"energy {verb} by {shown} nats a token, from the first draft to the last"
+    return f"energy {verdict(found)} by {shown} nats a token, from the first draft to the last"
 
 
-def courses(points: Sequence[ReportPoint], store: Store, labels: Sequence[str]) -> list[Course]:
-    """What is recorded of these points, in their order; points of several seeds have a course a seed."""
-    made = []
-    for point, label in zip(points, labels, strict=True):
-        for part in point.parts or (point,):
-            found = read_energy(store.outputs / part.folder)
-            if found:
-                name = f"{label} · seed {part.seed}" if len(point.parts) > 1 else label
-                said = describe(found["change"])
-                made.append(
-                    Course(name, found["potential"], tuple(found["steps"]), found["band"], found["change"], said)
-                )
+def courses(lines: Sequence[Line], store: Store) -> list[Course]:
+    """What is recorded of the points of these lines, in their order; points of several seeds have a course a seed.
+    Points are called by their lines, and by the dials in which those with energies differ."""
+    from diffq.report.points import short_dials, varying_dials
+
+    parts = [(line, point, part) for line in lines for point in line.points for part in point.parts or (point,)]
+    read = [(line, point, part, read_energy(store.outputs / part.folder)) for line, point, part in parts]
+    held = [row for row in read if row[-1]]
+    varying, made = varying_dials([point for _, point, _, _ in held]), []
+    for line, point, part, found in held:
+        name = f"{line.label} {short_dials(point, varying)}".strip()
+        name += f" · seed {part.seed}" if len(point.parts) > 1 else ""
+        said = describe(found["change"])
+        made.append(Course(name, found["potential"], tuple(found["steps"]), found["band"], found["change"], said))
     return made
 
 
 def write_courses(
-    points: Sequence[ReportPoint], store: Store, folder: Path, formats: Sequence[str] = ("png", "svg")
+    lines: Sequence[Line], store: Store, folder: Path, formats: Sequence[str] = ("png", "svg")
 ) -> tuple[list[ReportTable], list[Path]]:
     """The table of how energies change, and the picture energy.png and energy.svg in a folder; nothing where nothing is
     recorded."""
-    from diffq.report.points import short_dials, varying_dials
-
-    varying = varying_dials(points)
-    labels = [f"{p.sampler} {short_dials(p, varying)}".strip() for p in points]
-    found = courses(points, store, labels)
+    found = courses(lines, store)
     if not found:
         return [], []
     wanted = [name for name in ("png", "svg") if name in formats]

@@ -71,6 +71,7 @@ def _scores(
         truth=tuple(truths) if known else None,
         grading=partial(graded, folder, corpus, examples, texts) if isinstance(corpus, Graded) else None,
         grader=corpus.grader if isinstance(corpus, Graded) else "",
+        real=tuple(text for e in examples for text in e.references) if config.dataset.task == "pairs" else (),
     )
     kept, left_out = usable(config.metric.metrics, answers.given(), answers.samples)
     if not kept:

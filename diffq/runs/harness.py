@@ -31,12 +31,9 @@ DRAWS = 16
 
 def run(request: Request) -> int:
     """Runs the tasks that the command line names, prints a table, and returns 0."""
-    words = [word for word in request.overrides if not word.startswith("tasks=")]
     named = next((w.partition("=")[2] for w in reversed(request.overrides) if w.startswith("tasks=")), ",".join(TASKS))
     draws, limit = whole_number(request.flags, "draws", DRAWS), whole_number(request.flags, "limit", None)
-    if not any(word.startswith("dataset=") for word in words):
-        words.append("dataset=wikitext2")  # running text: it decides nothing but what kind of model is meant
-    config = compose(words, verb="sample", config_dirs=request.config_dirs)
+    config = composed(request)
     tasks = [task(name, request) for name in named.split(",")]
     with reaching(lambda: "the same command goes on from the answers that are kept"):
         rows = evaluate(config, tasks, draws, limit, "conditional" if request.flags.conditional else "joint", request)
@@ -56,6 +53,14 @@ def run(request: Request) -> int:
         ]
         print_table("", heads, cells)
     return 0
+
+
+def composed(request: Request) -> Config:
+    """The configuration of the model and the sampler."""
+    words = [word for word in request.overrides if not word.startswith("tasks=")]
+    if not any(word.startswith("dataset=") for word in words):
+        words.append("dataset=wikitext2")  # running text: it decides nothing but what kind of model is meant
+    return compose(words, verb="sample", config_dirs=request.config_dirs)
 
 
 def task(name: str, request: Request) -> str | dict[str, Any]:

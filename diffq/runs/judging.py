@@ -84,11 +84,11 @@ class Judges:
         if all("keywords" in row for group in rows.values() for row in group):
             checked["keywords"] = tuple(tuple(tuple(row["keywords"]) for row in group) for group in rows.values())
         ids = tuple(tuple(tuple(row["ids"]) for row in group) for group in rows.values())
+        real = tuple(text for group in references for text in group) if config.dataset.task in ("text", "pairs") else ()
         if config.dataset.task != "text":
-            vocabulary = self._tokenizer(self._checkpoint(config)).digest
-            return Answers(sources, references, candidates, truth, cost, ids=ids, vocabulary=vocabulary, **checked)
+            about: dict[str, Any] = {"ids": ids, "vocabulary": self._tokenizer(self._checkpoint(config)).digest}
+            return Answers(sources, references, candidates, truth, cost, real=real, **about, **checked)
         spans = tuple((a, b) for a, b in next(iter(rows.values()))[0]["prompt_at"])
-        real = tuple(text for group in references for text in group)
         if not spans:  # every sample is a source by itself
             sources, references = ("",) * len(ids[0]), ((),) * len(ids[0])
             candidates, ids = tuple((text,) for text in candidates[0]), tuple((row,) for row in ids[0])

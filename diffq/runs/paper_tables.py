@@ -5,23 +5,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from diffq.config import Request
 from diffq.config.files import group_files, read_mapping, search_dirs
 from diffq.errors import UserError
-from diffq.report.contests import Task, contest_tables
+from diffq.report.contests import Task, contest_tables, metrics_of
 from diffq.report.points import ReportPoint
 from diffq.report.published import Measured, Table, tables
 from diffq.report.tables import print_table
+from diffq.runs.energy import read_energy
 from diffq.runs.report_points import points_of, resampled
 from diffq.runs.selection import outputs_of, select
 from diffq.store import Store
-from diffq.store.files import read_json
+from diffq.store.files import read_json, read_yaml
 
 
 def spec_of(request: Request) -> Mapping[str, Any] | None:
@@ -51,15 +51,17 @@ def run(request: Request, spec: Mapping[str, Any]) -> int:
 def made_tables(spec: Mapping[str, Any], outputs: Path) -> list[Table]:
     """The tables of a paper from what lies under a folder of outputs."""
     if "contests" in spec:
-        return contest_tables(spec, tasks_of(spec["contests"]["tasks"], outputs))
+        held = spec["contests"]
+        return contest_tables(spec, tasks_of(held, outputs))
     return tables(spec, gather(outputs))
 
 
-def tasks_of(datasets: Sequence[str], outputs: Path) -> list[Task]:
-    """The finished points of these data sets, those together that answered the same questions as often and with one
-    model; the sets with most points first."""
-    held: dict[tuple[str, ...], list[ReportPoint]] = {}
-    store = Store(outputs)
+def tasks_of(held: Mapping[str, Any], outputs: Path) -> list[Task]:
+    """The finished points of a paper's data sets, those together that were asked the same as often, with one model
+    where the paper compares samplers of one; the sets with most points first. Resampled are the metrics that the
+    claims are about."""
+    found: dict[tuple[str, ...], list[tuple[ReportPoint, Any]]] = {}
+    store, datasets, wanted = Store(outputs), held["tasks"], metrics_of(held)
     for name in datasets:
         folder = store.points / name
         if not any(folder.glob("**/run.json")):
@@ -67,17 +69,26 @@ def tasks_of(datasets: Sequence[str], outputs: Path) -> list[Task]:
         chosen = select(store, [folder]).finished()[0]
         for at, point in zip(chosen.chosen, points_of(chosen), strict=True):
             if point.figures:
-                label = _label(point, at.point.config().get("dataset") or {})
-                drawn = resampled(point, at.point.per_source(), set(point.figures))
-                held.setdefault((name, label, point.checkpoint, point.sources_digest), []).append(drawn)
-    found = sorted(held.items(), key=lambda item: (datasets.index(item[0][0]), -len(item[1])))
-    return [Task(key[0], key[1], tuple(points)) for key, points in found]
+                label = _label(point, at.point.config().get("dataset") or {}, held["models"])
+                metrics = {n for n in point.figures if any(fnmatchcase(n, pattern) for pattern in wanted)}
+                drawn = resampled(point, at.point.per_source(), metrics)
+                model = point.checkpoint if held["models"] == "one" else ""
+                key = (name, label, model, point.sources_digest)  # a label holds what is asked
+                energy = read_energy(at.point.folder)
+                change = energy.get("change") if energy.get("potential") == "log_probability" else None
+                found.setdefault(key, []).append((drawn, change))
+    ordered = sorted(found.items(), key=lambda item: (datasets.index(item[0][0]), -len(item[1])))
+    return [
+        Task(key[0], key[1], tuple(p for p, _ in held), {p.key: change for p, change in held if change})
+        for key, held in ordered
+    ]
 
 
-def _label(point: ReportPoint, dataset: Mapping[str, Any]) -> str:
-    """`sudoku, 108 of sudoku_4x4_4.jsonl × 32 samples`."""
+def _label(point: ReportPoint, dataset: Mapping[str, Any], models: str) -> str:
+    """`sudoku, 108 of sudoku_4x4_4.jsonl × 32 samples, mdlm_tiny`."""
     asked = f"{point.sources} of {Path(dataset['path']).name}" if dataset.get("path") else f"{point.sources} questions"
-    return f"{point.dataset}, {asked} × {point.samples} samples, {point.model}"
+    said = f"{point.dataset}, {asked} × {point.samples} samples"
+    return ", ".join(part for part in (said, point.model if models == "one" else "", point.question) if part)
 
 
 def markdown(made: list[Table]) -> str:
@@ -102,7 +113,7 @@ def _point(folder: Path) -> dict[str, Any] | None:
     run, scores = read_json(folder / "run.json") or {}, read_json(folder / "metrics.json")
     if run.get("status") != "done" or not scores:
         return None
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(folder / "config.yaml")
     dataset = {f"dataset.{name}": value for name, value in config.get("dataset", {}).items()}
     about = {name: run.get(name) for name in ("dataset", "model", "sampler", "samples", "seed")}
     return dataset | dict(run.get("dials", {})) | about | {"scores": scores}

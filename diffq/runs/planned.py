@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, Request, compose
 from diffq.config.files import group_files, read_mapping, search_dirs
+from diffq.report.given import Given, asked_of
 from diffq.runs.energy import has_energy
 from diffq.runs.grid import GridPoint, expand, written
 from diffq.runs.trace import is_traced
@@ -25,6 +26,16 @@ from diffq.store.sweeps import PlanRow, SweepFolder
 
 if TYPE_CHECKING:
     from diffq.runs.workbench import Workbenches
+
+
+def given_in(config: Config) -> Given | None:
+    """What is given of a text; None for other tasks."""
+    return Given.of(vars(config.dataset))
+
+
+def asked_in(configs: Sequence[Config]) -> list[dict[str, Any]]:
+    """Of each configuration the settings of its data set in which they differ."""
+    return asked_of([(vars(config.dataset), config.choices.given) for config in configs])
 
 
 @dataclass(frozen=True)

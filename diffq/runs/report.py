@@ -140,7 +140,7 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
     metrics = tuple(metric.name for metric in config.metric.metrics if metric.axis != "cost")
     found_out = findings(frontier, against, baseline(points, (x, y)), metrics)
     found_out = found_out.after(prompt_tables(pool_seeds(points), list(dict.fromkeys([y, x, *metrics]))))
-    energy_tables, pictures = write_courses(frontier.points, selection.store, folder, wanted.formats)
+    energy_tables, pictures = write_courses(frontier.lines, selection.store, folder, wanted.formats)
     found_out = found_out.after(energy_tables)
     files, more = write_files(folder, wanted.formats, frontier, metrics, paper, found_out.tables)
     report = Report(

@@ -7,23 +7,23 @@ from collections.abc import Mapping
 import numpy as np
 
 from diffq.metrics.intervals import halves, resample
-from diffq.report.given import Given
+from diffq.report.given import Given, asked_of
 from diffq.report.points import ReportPoint
 from diffq.runs.selection import Selection
+from diffq.runs.training_names import names_in
 from diffq.store.index import read_record
 
 
 def points_of(selection: Selection) -> list[ReportPoint]:
-    """The points as their records say."""
-    return [
-        ReportPoint.of(
-            read_record(selection.store, c.point.folder),
-            c.sampler,
-            c.samples,
-            Given.of(c.point.config().get("dataset") or {}),
-        )
-        for c in selection.chosen
-    ]
+    """The points as their records say, their trainings by the names that they have now."""
+    called, made = names_in(selection.store), []
+    configs = [c.point.config() for c in selection.chosen]
+    data = [(config.get("dataset") or {}, (config.get("choices") or {}).get("given") or ()) for config in configs]
+    for c, (dataset, _), asked in zip(selection.chosen, data, asked_of(data), strict=True):
+        record = read_record(selection.store, c.point.folder)
+        more = {"given": Given.of(dataset), "asked": asked, "training": called(record.run)}
+        made.append(ReportPoint.of(record, c.sampler, c.samples, **more))
+    return made
 
 
 def resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:

@@ -22,8 +22,7 @@ _SHOWN = 5
 
 def run(request: Request) -> int:
     """Samples what the command line asks for and shows it. Returns 0."""
-    config = compose(_words(request), verb="sample", config_dirs=request.config_dirs)
-    config = _traced(config, request)
+    config = composed(request)
     sources = list(request.flags.source or [])
     template = (request.flags.template or [None])[-1]
     if template is not None and len(sources) != 1:
@@ -45,13 +44,14 @@ def run(request: Request) -> int:
     return 0
 
 
-def _words(request: Request) -> Sequence[str]:
-    """The words of the command, with those of --keywords as a setting of the dataset."""
-    if not (given := request.flags.keywords):
-        return request.overrides
-    from diffq.runs.grid import written
+def composed(request: Request) -> Config:
+    """The configuration of the command, with the words of --keywords as a setting of the dataset."""
+    words = list(request.overrides)
+    if given := request.flags.keywords:
+        from diffq.runs.grid import written
 
-    return (*request.overrides, written("dataset.keywords", [word.strip() for word in given[-1].split(",")]))
+        words.append(written("dataset.keywords", [word.strip() for word in given[-1].split(",")]))
+    return _traced(compose(words, verb="sample", config_dirs=request.config_dirs), request)
 
 
 def _traced(config: Config, request: Request) -> Config:

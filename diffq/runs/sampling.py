@@ -24,6 +24,7 @@ from diffq.errors import UserError
 from diffq.rng import Rng
 from diffq.runs.energy import record_energy
 from diffq.runs.trace import trace_point
+from diffq.runs.training_names import name_of
 from diffq.runs.workbench import Workbench
 from diffq.settings import as_mapping
 from diffq.store.point import Claim, Point
@@ -85,6 +86,7 @@ def _fill(
             "batch_tokens": batch_tokens,  # a resumed run must make the same batches, whatever the default has become
             "device": device_name(bench.device),
             "checkpoint_folder": str(config.checkpoint),
+            "training": name_of(bench.loaded.config, config.choices.dataset),
             "asked": config.choices.sampler or config.sampler.kind,  # `cfg`, of a point that is stored under its solver
         }
         about["by_samples"] = _kept_marks(earlier, sum(len(b.rows) for b in batches[:done]))

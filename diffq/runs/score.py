@@ -136,12 +136,10 @@ def config_of(
 
 
 def _asked(config: Config) -> list[str]:
-    """The words that say what running text was asked, and what keywords: they decide what metrics can be fed."""
-    if getattr(config.dataset, "keywords", 0):
-        return [written("dataset.keywords", config.dataset.keywords)]  # type: ignore[attr-defined]
-    if config.dataset.task != "text":
-        return []
-    names = ("block", "prefix", "suffix", "keep", "windows")
+    """The words that say how many sources were asked, what of running text, and what keywords: they decide what metrics
+    can be fed."""
+    names: tuple[str, ...] = ("block", "prefix", "suffix", "keep", "windows") if config.dataset.task == "text" else ()
+    names += ("keywords",) if getattr(config.dataset, "keywords", 0) else ()
     words = [written(f"dataset.{name}", getattr(config.dataset, name)) for name in names]
     return [*words, written("num_sources", config.num_sources)]
 

@@ -54,11 +54,13 @@ def run(request: Request) -> int:
         if not request.json:
             print(f"{sweep.folder}: {len(board.entries)} points, {len(done)} of them done already", file=sys.stderr)
         write_configs([e.planned for e in board.entries if e not in done])
-        sweep.write([p.plan_row() for p in planned])
+        rows = [p.plan_row() for p in planned]
+        sweep.write(rows)
     with open_tracker(planned[0].config.tracker, Store(sweep.folder.parent.parent).outputs) as tracker:
         with reaching(board.reached), showing(board, quiet=request.json):
             Sweeping(request, board, sweep, scoring, benches, tracker).run(done)
         with reaching(lambda: f"{board.reached()}, and the report is not written yet"):
+            sweep.write(rows)  # another sweep of this name may have written its own since
             reported = _report(request, sweep, board, scoring, tracker)
     failed = board.of("failed")
     for entry in failed:

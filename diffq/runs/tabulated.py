@@ -67,5 +67,5 @@ def tabulate(selection: Selection, suite: MetricSuite) -> Tabulated:
         f" metric={','.join(suite.names)},NAME scores one more"
     )
     metrics = tuple(metric.name for metric in suite.metrics)
-    tables, files = write_courses(points, selection.store, selection.folder) if selection.folder else ([], [])
+    tables, files = write_courses(shown.lines, selection.store, selection.folder) if selection.folder else ([], [])
     return Tabulated(shown, metrics, (note,), tuple(tables), tuple(files))

@@ -18,7 +18,7 @@ from diffq.store.point import Point
 if TYPE_CHECKING:
     from diffq.config import Config
     from diffq.data.canvases import Batch
-    from diffq.diffusion.contracts import Step
+    from diffq.diffusion.contracts import Canvas, OnStep, Step
     from diffq.runs.workbench import Workbench
 
 FILE = "traces.jsonl"
@@ -43,41 +43,47 @@ def trace_point(config: Config, bench: Workbench, point: Point) -> None:
     """Records `config.trace` rows of a finished point, where they are not recorded yet."""
     if is_traced(point, config.trace):
         return
-    from diffq.diffusion.contracts import Meter
-    from diffq.rng import Rng
-
-    batch = middle_batch(config, bench, point)
-    canvas = bench.canvas(batch)
+    batch = middle_batch(config, bench, point, config.trace)
     recorder = Recorder(bench.loaded.tokenizer, min(config.trace, len(batch.rows)))
-    filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), recorder.on_step).cut_at_end()
-    ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
-    written = bench.asked.written(batch.rows, ids[: len(batch.rows)], True)
-    saved = saved_rows(point, batch, recorder.rows)
-    lines = []
-    for at in range(recorder.rows):
-        row = batch.rows[at]
-        lines.append(
-            {"row": batch.first + at, "source": row.source, "sample": row.sample, "of": len(batch.rows)}
-            | {"same": written[at].ids == saved.get(batch.first + at)}
-            | {"total": recorder.total, "steps": recorder.steps(at, ids[at])}
-        )
+    again = run_again(config, bench, point, batch, bench.canvas(batch), recorder.on_step, recorder.rows)
+    lines = [
+        place | {"of": len(batch.rows), "same": same, "total": recorder.total, "steps": recorder.steps(at, ids)}
+        for at, (place, same, ids) in enumerate(again)
+    ]
     write_atomic(point.folder / FILE, b"".join(map(encode_row, lines)))
-    if said := describe(lines):
+    if said := describe_rows(lines):
         print(f"diffq: {point.folder}: {said}", file=sys.stderr)
 
 
-def middle_batch(config: Config, bench: Workbench, point: Point) -> Batch:
-    """The batch in the middle of those of the first sample of each source: neither the shortest nor the longest rows,
-    and the same one however many samples are added."""
+def middle_batch(config: Config, bench: Workbench, point: Point, rows: int) -> Batch:
+    """Of the batches of the first sample of each source that have so many rows the one in the middle, where they are
+    neither the shortest nor the longest; the largest where none has. It is the same one however many samples are
+    added."""
     tokens = point.run().get("batch_tokens") or bench.batch_tokens(config)
     batches = [batch for batch in bench.plan(config, tokens) if batch.sample == 0]
-    return batches[len(batches) // 2]
+    large = [batch for batch in batches if len(batch.rows) >= rows] or [max(batches, key=lambda b: len(b.rows))]
+    return large[len(large) // 2]
 
 
-def saved_rows(point: Point, batch: Batch, count: int) -> dict[int, list[int]]:
-    """The ids of the first rows of a batch as samples.jsonl has them."""
-    rows = range(batch.first, batch.first + count)
-    return {row["row"]: row["ids"] for row in point.rows(rows.stop) if row["row"] in rows}
+def run_again(
+    config: Config, bench: Workbench, point: Point, batch: Batch, canvas: Canvas, on_step: OnStep, count: int
+) -> list[tuple[dict[str, Any], bool, list[int]]]:
+    """Samples a batch of a finished point once more, with somebody listening. Of its first rows: their place, whether
+    they end as the saved samples do, and their tokens as the sampler left them."""
+    from diffq.diffusion.contracts import Meter
+    from diffq.rng import Rng
+
+    filled = config.sampler(Meter(bench.denoiser), canvas, Rng(config.seed), on_step).cut_at_end()
+    ids = [tokens[valid].tolist() for tokens, valid in zip(filled.tokens_BL.cpu(), filled.valid_BL.cpu(), strict=True)]
+    written = bench.asked.written(batch.rows, ids[: len(batch.rows)], True)
+    numbers = range(batch.first, batch.first + count)
+    saved = {row["row"]: row["ids"] for row in point.rows(numbers.stop) if row["row"] in numbers}
+    made = []
+    for at, number in enumerate(numbers):
+        row = batch.rows[at]
+        same = written[at].ids == saved.get(number)
+        made.append(({"row": number, "source": row.source, "sample": row.sample}, same, ids[at]))
+    return made
 
 
 class Recorder:
@@ -130,9 +136,9 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def describe(traces: Sequence[Mapping[str, Any]]) -> str:
-    """What is to be said of traces that do not end as the samples do; empty where all do."""
-    odd = sum(not trace["same"] for trace in traces)
+def describe_rows(rows: Sequence[Mapping[str, Any]], what: str = "traces") -> str:
+    """What is to be said of rows that do not end as the samples do; empty where all do."""
+    odd = sum(not row["same"] for row in rows)
     if not odd:
         return ""
-    return f"{odd} of {len(traces)} traces end otherwise than the saved samples, which another machine or version made"
+    return f"{odd} of {len(rows)} {what} end otherwise than the saved samples, which another machine or version made"

@@ -23,7 +23,7 @@ from diffq.interrupts import reaching
 from diffq.runs.tracking import NoTracker, Tracker, open_tracker
 from diffq.runs.training.journal import RUN, claimed, remove_leftovers
 from diffq.settings import as_mapping, key_fields
-from diffq.store.files import read_json
+from diffq.store.files import read_json, read_yaml, write_yaml
 from diffq.store.identity import digest
 from diffq.store.root import Store
 from diffq.store.versions import versions
@@ -68,15 +68,17 @@ def _tracker(config: Config) -> Tracker:
 
 
 def train(config: Config, *, progress: bool = True) -> Path:
-    """The folder of the finished training; a training that is finished already is not touched.
+    """The folder of the finished training; of a training that is finished already at most the name is touched.
 
     Raises NotFinite, Interrupted (after a checkpoint), and UserError for what cannot be trained.
     """
     config = _sized(config)
     folder = training_folder(config)
     if _finished(folder, config.trainer):
+        _call(folder, config.trainer.label)
         if progress and _first_process():
-            print(f"{folder} is trained already; a larger budget goes on from it", file=sys.stderr)
+            more = "goes on from it" if config.trainer.schedule == "constant" else "is another training"
+            print(f"{folder} is trained already; a larger budget {more}", file=sys.stderr)
         return folder
     with accelerator_for(config) as accelerator:
         from diffq.runs.training.loop import Trainer
@@ -121,6 +123,15 @@ def _finished(folder: Path, trainer: TrainerSettings) -> bool:
     return (steps is not None and run["step"] >= steps) or (minutes is not None and run["seconds"] >= 60 * minutes)
 
 
+def _call(folder: Path, label: str | None) -> None:
+    """Gives a finished training another name, where one is given."""
+    if label is None or not _first_process():
+        return
+    held = read_yaml(folder / "config.yaml")
+    held["trainer"]["label"] = label
+    write_yaml(folder / "config.yaml", held)
+
+
 @contextlib.contextmanager
 def accelerator_for(config: Config) -> Iterator[Any]:
     """Hugging Face's Accelerator for the device and the precision asked for; what it keeps globally is cleared."""
@@ -155,7 +166,6 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
     """The training's parts, with everything on disk that a checkpoint is besides its weights."""
     import torch
 
-    from diffq.models.checkpoints import write_yaml
     from diffq.runs.training.loop import Job
     from diffq.runs.training.material import gather
 
@@ -208,7 +218,7 @@ def _check_data(folder: Path, facts: Mapping[str, Any]) -> None:
     """UserError where a training was begun on other data than is there now."""
     run = read_json(folder / RUN) or {}
     if run.get("step") and any(run.get(name, value) != value for name, value in facts.items()):
-        counted = next(name for name in ("pairs", "windows") if name in facts)
+        counted = next(name for name in ("pairs", "windows", "forms") if name in facts)
         raise UserError(
             f"{folder} was begun on other data ({run.get(counted)} {counted}, there are {facts[counted]} now, and their"
             " words or tokens, or a model that it starts from, differ); delete the folder to train on the new data, or"

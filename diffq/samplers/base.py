@@ -7,6 +7,7 @@ Dials that mean the same everywhere: scale (1 = off), temperature (0 = argmax), 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from diffq.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampler(Settings):
+class Sampler(Settings, ABC):
     """Registered subclasses name the processes they serve, declare their dials as fields with `setting(...)`, and
     implement `__call__`."""
 
@@ -29,9 +30,9 @@ class Sampler(Settings):
     fills: ClassVar[bool] = False  # its steps can give drafts without masks (`Step.filled`)
     records: ClassVar[tuple[str, ...]] = ()  # of the statistics of its steps, those whose mean a row keeps
 
+    @abstractmethod
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         """Fills the free positions of the canvas and returns it; positions that are not free are never written."""
-        raise NotImplementedError
 
     def canonical(self) -> Sampler:
         """The sampler under whose name the samples are stored: two names for one algorithm share their points."""

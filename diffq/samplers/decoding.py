@@ -23,6 +23,8 @@ N read slots of all rows.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -103,21 +105,22 @@ class Decoding(Caching, MaskedSampler):
         " drawn",
     )
 
-    def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan | Looking:
-        raise NotImplementedError
+    @abstractmethod
+    def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan | Looking: ...
 
     def places(self, canvas: Canvas, rng: Rng) -> Tensor | None:
         """The places of positions in an order that is known beforehand, lowest first, (B, L)."""
         return None
 
     def ranked(self, sight: Sight) -> tuple[Tensor, Tensor | None]:
-        """How gladly each slot is written, higher first, (N,); and the tokens, where the rule has drawn them."""
-        raise NotImplementedError
+        """How gladly each slot is written, higher first, (N,); and the tokens, where the rule has drawn them. Not asked
+        of rules that say `places`."""
+        raise TypeError(f"{type(self).__name__} says neither places nor how they are ranked")
 
     def above(self, merit_RK: Tensor) -> Tensor:
         """Which slots are written where no number is known beforehand, given merits in falling order, (R, K); the best
-        is written anyway."""
-        raise NotImplementedError
+        is written anyway. Not asked of rules whose rounds have a number."""
+        raise TypeError(f"{type(self).__name__} says neither how many positions a round writes nor which")
 
     def told(self, merit_RQ: Tensor, write_RQ: Tensor, words: int) -> dict[str, Tensor]:
         """Statistics of a round, a number a row, (R,): of the merits of what is written, as `ranked` gave them."""
@@ -130,16 +133,16 @@ class Decoding(Caching, MaskedSampler):
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         tokens_BL = mask_free(canvas, denoiser.mask)
-        keeping = self.keeping(denoiser, canvas, self.blocks(canvas))
-        self.fill(self.open(denoiser, canvas), keeping, canvas, tokens_BL, rng, on_step)
+        self.fill(denoiser, self.open(denoiser, canvas), canvas, tokens_BL, rng, on_step)
         return canvas.replace(tokens_BL=tokens_BL)
 
     def fill(
-        self, session: Any, keeping: Keeping, canvas: Canvas, tokens_BL: Tensor, rng: Rng, on_step: OnStep | None
+        self, denoiser: Any, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, on_step: OnStep | None
     ) -> None:
         """Writes every free position of tokens_BL, in place. The session is used up: rows leave it."""
         masked_BL = canvas.free_BL.clone()
         blocks, order_BL = self.blocks(canvas), self.places(canvas, rng)
+        keeping = self.keeping(denoiser, canvas, blocks)
         rounds = self.rounds(canvas, blocks)
         here_R = torch.arange(len(tokens_BL), device=canvas.device)
         time_B = torch.ones(len(tokens_BL), dtype=torch.float64, device=canvas.device)
@@ -300,7 +303,13 @@ def slots_of(counts: tuple[int, ...], widest: int, device: torch.device) -> Tens
     """The flat indices of the first counts[r] of `widest` slots of each row."""
     if min(counts) == widest:
         return torch.arange(len(counts) * widest, device=device)
-    return torch.tensor([r * widest + i for r, n in enumerate(counts) for i in range(n)], device=device)
+    return on_device([r * widest + i for r, n in enumerate(counts) for i in range(n)], device)
+
+
+def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Whole numbers from the host, which does not wait for what the device has still to do."""
+    made = torch.tensor(numbers, dtype=torch.long)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
 
 
 def of_slots(merit_N: Tensor, slots: Tensor, like_RK: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.reductions import Entropy, LogProb, LogZ, Reduction, Top
 from diffq.diffusion.row_draws import sharpened
+from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng
 from diffq.samplers.decoding import Counting, Decoding, Sight, from_left, random_order
@@ -32,6 +33,9 @@ class RandomOrder(Counting, Decoding):
     (It ranks fresh uniforms in every round; the first of all that are left is then the first of a random order.)
     """
 
+    def check(self) -> None:
+        refuse_waiting("random", self.ending)
+
     def places(self, canvas: Canvas, rng: Rng) -> Tensor:
         return random_order(canvas, rng)
 
@@ -41,8 +45,20 @@ class RandomOrder(Counting, Decoding):
 class LeftToRight(Counting, Decoding):
     """Positions from left to right, as an autoregressive model goes."""
 
+    def check(self) -> None:
+        refuse_waiting("left_to_right", self.ending)
+
     def places(self, canvas: Canvas, rng: Rng) -> Tensor:
         return from_left(canvas)
+
+
+def refuse_waiting(rule: str, ending: str) -> None:
+    """UserError for ending=last where the order is known before a token is drawn: nobody can wait for others then."""
+    if ending == "last":
+        raise UserError(
+            f"{rule}: ending=last has positions wait where an end token is drawn, and here the order is known before"
+            " anything is drawn; take ending=free or ending=never"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

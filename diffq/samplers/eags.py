@@ -34,8 +34,8 @@ from diffq.diffusion.reductions import Entropy
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng
-from diffq.samplers.decoding import Sight, first_in_order, of_slots, random_order, real, slots_of
-from diffq.samplers.decoding_rules import Ranking
+from diffq.samplers.decoding import Sight, first_in_order, of_slots, on_device, random_order, real, slots_of
+from diffq.samplers.decoding_rules import Ranking, refuse_waiting
 from diffq.samplers.masked import mask_free
 from diffq.samplers.rounds import Blocks, Ended, Plan, Round
 from diffq.settings import setting
@@ -67,10 +67,21 @@ class EAGS(Ranking):
     renyi_order: float = setting(2.0, "entropy=renyi: its order; 1 is Shannon's", above=0)
 
     def check(self) -> None:
+        if self.order == "random":
+            refuse_waiting("eags order=random", self.ending)
         if self.update == "all" and self.block:
             raise UserError(f"eags: update=all draws anew all over the canvas, so block={self.block} must be 0")
         if self.update == "all" and self.cache != "off":
             raise UserError(f"eags: update=all draws anew all over the canvas, so cache={self.cache} must be off")
+
+    def canonical(self) -> EAGS:
+        """The same with the dials that say nothing here at their defaults."""
+        plain, idle = EAGS(), dict[str, Any]()
+        if self.update == "masked_only" or not self.sweeps:
+            idle |= {"update": "masked_only", "sweeps": plain.sweeps, "within": plain.within}
+        if self.order == "random" or self.uncertainty.order == 1:
+            idle |= {"entropy": "shannon", "renyi_order": plain.renyi_order}
+        return replace(self, **idle)
 
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan:
         return Plan(canvas, blocks, steps=self.steps, tokens_per_step=1, pace="full")
@@ -103,8 +114,7 @@ class EAGS(Ranking):
         tokens_BL = mask_free(canvas, denoiser.mask)
         session, every_B = self.open(denoiser, canvas), torch.arange(len(tokens_BL), device=canvas.device)
         told = None if on_step is None else _in_all(on_step, 1 + self.sweeps)
-        keeping = self.keeping(denoiser, canvas, self.blocks(canvas))
-        self.fill(session.fork(every_B), keeping, canvas, tokens_BL, rng, told)
+        self.fill(denoiser, session.fork(every_B), canvas, tokens_BL, rng, told)
         for number in range(self.sweeps):
             _Sweep(self, canvas, rng, denoiser.mask, tokens_BL, number).run(session.fork(every_B), on_step)
         return canvas.replace(tokens_BL=tokens_BL)
@@ -169,10 +179,12 @@ class _Sweep:
             return
         for q in range(max(now.quotas)):
             going = [r for r, count in enumerate(now.quotas) if count > q]
-            rows_P = torch.tensor(going, device=at_RQ.device)
-            some = session if len(going) == len(at_RQ) else session.fork(rows_P)
             every_P = torch.arange(len(going), device=at_RQ.device)
-            self._draw(some, now.row_R[rows_P], at_RQ[rows_P, q : q + 1], every_P, 1 / free_R[rows_P])
+            if len(going) == len(at_RQ):
+                self._draw(session, now.row_R, at_RQ[:, q : q + 1], every_P, 1 / free_R)
+                continue
+            rows_P = on_device(going, at_RQ.device)
+            self._draw(session.fork(rows_P), now.row_R[rows_P], at_RQ[rows_P, q : q + 1], every_P, 1 / free_R[rows_P])
 
     def _draw(self, session: Any, row_R: Tensor, at_RQ: Tensor, slots: Tensor, share_R: Tensor) -> None:
         """Masks the meant slots and draws them, given all else, in one network call."""

@@ -16,6 +16,7 @@ Shape suffixes: B rows, R = B × branches, L positions, E embedding, N positions
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -52,9 +53,9 @@ class EmbeddingSampler(Sampler):
     )
     normalise: bool = setting(False, "draw the prediction towards its standardised self, by 1 − t/T (published option)")
 
+    @abstractmethod
     def trajectory(self, alpha_bar_T: Tensor) -> list[SolverStep]:
         """The solver's steps on this model's schedule; raises UserError where `steps` does not fit it."""
-        raise NotImplementedError
 
     def scale_at(self, t: int, alpha_bar_T: Tensor) -> float:
         """The effective guidance scale k(t)·s at timestep t."""

@@ -140,6 +140,9 @@ class SequenceIMH(WholeSequences):
         return filled
 
 
+_BEGINNINGS = 1024  # that the network is given at a time
+
+
 @SAMPLERS.register("power")
 @dataclass(frozen=True, kw_only=True)
 class Power(GuidedByPrompt):
@@ -176,15 +179,8 @@ class Power(GuidedByPrompt):
         place_F = canvas.free_BL[row].nonzero().squeeze(1)
         texts_ML, log_p_M = tokens_L[None], torch.zeros(1, dtype=torch.float64, device=tokens_L.device)
         for i, place in enumerate(place_F):
-            count = len(texts_ML)
-            share_M = torch.full((count,), 1 - i / len(place_F), dtype=torch.float64, device=tokens_L.device)
-            forked = session.fork(row.expand(count))
-            hidden = forked.run(texts_ML, share_M, place.expand(count, 1))
-            words = min(session.words, math.ceil(1 / self.floor), 1024)
-            slot_M = torch.arange(count, device=tokens_L.device)
-            (score_MT, token_MT), log_z_M = forked.read(hidden, slot_M, [Top(words), LogZ()])
-            next_MT = log_p_M[:, None] + score_MT.double() - log_z_M[:, None]
-            prefix_M, token_M = (next_MT >= math.log(self.floor)).nonzero(as_tuple=True)
+            share = 1 - i / len(place_F)
+            prefix_M, token_M, next_M = self._continued(session, row, place, share, texts_ML, log_p_M)
             if not 0 < len(prefix_M) <= self.limit:
                 raise UserError(
                     f"power: after {i + 1} of {len(place_F)} tokens {len(prefix_M)} beginnings have a probability of"
@@ -192,6 +188,27 @@ class Power(GuidedByPrompt):
                     " ask for shorter texts"
                 )
             texts_ML = texts_ML[prefix_M].index_fill(1, place, 0)
-            texts_ML[:, place] = token_MT[prefix_M, token_M]
-            log_p_M = next_MT[prefix_M, token_M]
+            texts_ML[:, place], log_p_M = token_M, next_M
         return texts_ML, log_p_M
+
+    def _continued(
+        self, session: Any, row: Tensor, place: Tensor, share: float, texts_ML: Tensor, log_p_M: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What goes on from beginnings by a token at a place: whose number, the token, and the log-probability of both.
+        Where they are more than can be followed some are missing."""
+        words = min(session.words, math.ceil(1 / self.floor), 1024)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for some_M in torch.arange(len(texts_ML), device=place.device).split(_BEGINNINGS):
+            count = len(some_M)
+            share_M = torch.full((count,), share, dtype=torch.float64, device=place.device)
+            forked = session.fork(row.expand(count))
+            hidden = forked.run(texts_ML[some_M], share_M, place.expand(count, 1))
+            slot_M = torch.arange(count, device=place.device)
+            (score_MT, token_MT), log_z_M = forked.read(hidden, slot_M, [Top(words), LogZ()])
+            next_MT = log_p_M[some_M, None] + score_MT.double() - log_z_M[:, None]
+            at_M, rank_M = (next_MT >= math.log(self.floor)).nonzero(as_tuple=True)
+            found.append((some_M[at_M], token_MT[at_M, rank_M], next_MT[at_M, rank_M]))
+            if sum(len(prefix_M) for prefix_M, *_ in found) > self.limit:
+                break
+        prefix_M, token_M, next_M = (torch.cat(part) for part in zip(*found, strict=True))
+        return prefix_M, token_M, next_M

@@ -47,6 +47,7 @@ COLUMNS: dict[str, str] = {
     "batch_tokens": WHOLE,
     "checkpoint": TEXT,
     "checkpoint_folder": TEXT,
+    "training": TEXT,
     "sources_digest": TEXT,
     "commit": TEXT,
     "python": TEXT,

@@ -223,3 +223,25 @@ def write_through(handle: int, path: Path, data: bytes) -> None:
         while data:  # a write is cut short by a full disk or a signal; then the next one says which
             data = data[os.write(handle, data) :]
         os.fsync(handle)
+
+
+def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
+    """Plain data as YAML in its own order, written atomically."""
+    import yaml
+
+    write_atomic(path, yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True).encode())
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; UserError where it holds another thing."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a mapping")
+    return value

@@ -43,12 +43,14 @@ class SweepFolder:
         return self.folder / "plan.jsonl"
 
     def write(self, rows: Sequence[PlanRow]) -> None:
-        """Writes the plan. A point that was asked for twice under one name stands in it once; under two names (`cfg`
-        and `dpmpp` at scale 1) it stands in it for each, since it is part of both lines."""
+        """Writes the plan where it is not there. A point that was asked for twice under one name stands in it once;
+        under two names (`cfg` and `dpmpp` at scale 1) it stands in it for each, since it is part of both lines."""
         kept: dict[tuple[str, str], PlanRow] = {}
         for row in rows:
             kept.setdefault((row.key, row.sampler), row)
-        write_atomic(self.plan, b"".join(encode_row(asdict(row)) for row in kept.values()))
+        plan = b"".join(encode_row(asdict(row)) for row in kept.values())
+        if not (self.plan.exists() and self.plan.read_bytes() == plan):  # a disk that is full by now is asked nothing
+            write_atomic(self.plan, plan)
 
     def read(self) -> list[PlanRow]:
         """The plan. UserError where there is none, or it is not one."""

@@ -11,11 +11,14 @@ import pytest
 from diffq.data.countdown import Countdown, evaluate, solves
 from diffq.data.forms import FormBatches, tokenise_forms
 from diffq.data.sudoku import Sudoku, completions, grids
+from diffq.data.task import Example
 from diffq.data.tokenizers import build_tokenizer
 from diffq.errors import UserError
 
 MORE = {"models": {}, "name": "world", "tokenizer": "characters"}
 REAL = Path(os.environ.get("DIFFQ_DATA", "")) / "planning"
+BLOCKS = {3: 41, 4: 59, 5: 89}
+"""The least places of a form of so many numbers."""
 needs_data = pytest.mark.skipif(not os.environ.get("DIFFQ_DATA"), reason="needs DIFFQ_DATA")
 
 
@@ -24,7 +27,7 @@ def sudoku(**more):
 
 
 def countdown(**more):
-    return Countdown(**({"size": 2000, "block": 40} | MORE | more)).open()
+    return Countdown(**({"size": 2000, "block": BLOCKS[3]} | MORE | more)).open()
 
 
 def test_there_are_288_grids_and_each_is_its_own_only_completion():
@@ -95,7 +98,7 @@ def test_steps_are_exact():
 
 @pytest.mark.parametrize("numbers", [3, 4, 5])
 def test_questions_are_drawn_with_a_solution_that_fits_its_form(numbers):
-    corpus = countdown(numbers=numbers, block={3: 40, 4: 54, 5: 70}[numbers], size=300, test=50, valid=50)
+    corpus = countdown(numbers=numbers, block=BLOCKS[numbers], size=300, test=50, valid=50)
     tokenizer = build_tokenizer("characters", corpus)
     seen: dict[str, str] = {}
     for split in ("train", "valid", "test"):
@@ -110,7 +113,31 @@ def test_questions_are_drawn_with_a_solution_that_fits_its_form(numbers):
         assert [corpus.answer(e, t) for e, t in zip(corpus.split(split), texts, strict=True)] == [
             e.references[0] for e in corpus.split(split)
         ]
-        assert not forms.free[:, : corpus.settings.block - 12 * (numbers - 1)].any(), "questions are never destroyed"
+        assert not forms.free[:, : 3 * (numbers + 1)].any(), "questions are never destroyed"
+
+
+def test_numbers_stand_in_columns_and_are_read_out_of_them_as_they_are():
+    corpus = countdown(block=BLOCKS[3] + 1)
+    example = Example(0, "5,44,79,50", ("44-15=29,79-29=50",))
+    form = corpus.form(example)
+    assert form.text[:13] == "  5,44,79,50:"
+    assert corpus.answer(example, form.text[:13] + "  44-  15=  29,  79-  29=  50") == "44-15=29,79-29=50"
+    assert corpus.answer(example, form.text[:13] + " 4 4-  15=  29,  79-  29=  50") == "4 4-15=29,79-29=50"
+    assert corpus.answer(example, form.text[:13] + "44  -  15=  29,  79-  29=  50") == "44  -15=29,79-29=50"
+    assert corpus.answer(example, form.text[:13] + "  44-  15=  29               ") == "44-15=29"
+    assert not solves("15,44,79,50", "4 4-15=29,79-29=50")
+    with pytest.raises(UserError, match="has no room"):
+        corpus.form(Example(0, "5,144,79,50", ("",)))
+
+
+def test_questions_of_a_file_that_a_training_may_hold_can_be_left_out(tmp_path):
+    trained = [e.source for e in countdown(size=200).split("train")]
+    held_out = [e.source for e in countdown(test=50).split("test")]
+    turned = [",".join([*source.split(",")[2::-1], source.split(",")[3]]) for source in trained]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"input": s, "output": ""}) + "\n" for s in [*turned, *held_out]))
+    assert len(countdown(path=str(file)).split("test")) == 250
+    assert [e.source for e in countdown(path=str(file), unseen=True).split("test")] == held_out
 
 
 def test_equal_solutions_have_one_spelling():
@@ -162,7 +189,7 @@ def test_real_sudokus_are_solved_by_their_outputs(givens):
 @needs_data
 @pytest.mark.parametrize("numbers", [3, 4, 5])
 def test_real_countdowns_are_solved_by_their_outputs(numbers):
-    block = {3: 40, 4: 54, 5: 70}[numbers]
+    block = BLOCKS[numbers]
     corpus = countdown(path=str(REAL / f"cd{numbers}_test.jsonl"), numbers=numbers, block=block)
     examples = corpus.split("test")
     assert len(examples) == 1000
@@ -173,3 +200,6 @@ def test_real_countdowns_are_solved_by_their_outputs(numbers):
     ]
     assert wrong == []
     assert all(len(corpus.form(e).text) == block for e in examples)
+    unseen = countdown(path=corpus.settings.path, numbers=numbers, block=block, unseen=True).split("test")
+    assert {e.source for e in unseen} < {e.source for e in examples}
+    assert 100 < len(unseen) < 200

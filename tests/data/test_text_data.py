@@ -100,6 +100,17 @@ def test_articles_parts_and_shares_of_the_training_text(tmp_path):
             dataset(part=wrong)
 
 
+def test_rows_are_texts_lists_of_texts_or_have_a_column_of_either(tmp_path):
+    rows = ["one", ["two", "three"], {"text": "four"}, {"text": ["five", "six"]}, "valid", "test"]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = dataset(path=str(file), valid_fraction=1 / 6, test_fraction=1 / 6).open()
+    assert list(corpus.documents("train")) == ["one", "two three", "four", "five six"]
+    file.write_text(json.dumps(["one", 2]))
+    with pytest.raises(UserError, match=r"row 1: expected a text in column 'text'"):
+        list(dataset(path=str(file)).open().documents("train"))
+
+
 def test_nothing_to_read_is_said_with_the_places(tmp_path, monkeypatch):
     monkeypatch.delenv("DIFFQ_DATA", raising=False)
     with pytest.raises(UserError, match=r"no hub data set is named; give dataset\.path"):

@@ -26,5 +26,9 @@ def test_a_corpus_that_says_check_alone_is_graded() -> None:
 
 
 def test_a_corpus_without_a_grader_is_not() -> None:
-    assert not isinstance(Checked(), Graded)
+    class Unnamed(Checked):
+        def check(self, source: str, answer: str) -> bool:
+            return True
+
+    assert not isinstance(Unnamed(), Graded)
     assert Verdict("timed out").answer == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -251,7 +252,10 @@ def test_mauve_on_causal_and_on_given_features(folder, tmp_path):
         metric(answers)
     np.save(given / f"{texts_digest(real)}.npy", q)
     assert metric(answers).value == pytest.approx(score.value)
-    assert metric(answers).signature.startswith("mauve_by_mine|features:mine|real:200|")
+    signature = metric(answers).signature
+    assert re.match(r"mauve_by_mine\|features:mine\|of:[0-9a-f]{6}\|real:200\|", signature)
+    np.save(given / f"{texts_digest(real)}.npy", q + 1)
+    assert metric(answers).signature != signature, "other features are another figure"
 
 
 def test_the_published_sizes_are_read_from_the_configuration(tmp_path):

@@ -63,8 +63,8 @@ def by_source(values):
     return 100 * np.array(values).reshape(2, 3).mean(axis=1)
 
 
-def some_of(folders):
-    return Some(**{name: folders[name] for name in ("grammaticality", "fluency", "meaning")})
+def some_of(folders, **more):
+    return Some(**{name: folders[name] for name in ("grammaticality", "fluency", "meaning")}, **more)
 
 
 def joint_of(folders, **more):
@@ -87,6 +87,20 @@ def test_some_is_the_weighted_sum_of_grades_moved_to_0_1(folders):
     np.testing.assert_allclose(found.per_source[:, 0], by_source([score(s, t) for s, t in FLAT]), atol=1e-4)
     assert found.signature.startswith(f"some|grammaticality:{digest_of(folders['grammaticality'])}|fluency:")
     assert found.direction == "higher"
+
+
+def test_a_tokenizer_of_another_kind_is_another_figure(folders, tmp_path):
+    own, apart = shutil.copytree(folders["fluency"], tmp_path / "own"), tmp_path / "apart"
+    apart.mkdir()
+    for file in own.glob("*tokenizer*"):
+        shutil.copy(file, apart)
+    plain, other = some_of(folders).signature(GIVEN), some_of(folders, tokenizer=str(apart)).signature(GIVEN)
+    assert other == plain.replace("|agg:", f"|tokenizer:{digest_of(str(apart))}|agg:")
+    (own / "README.md").write_text("says nothing of values")
+    assert digest_of(str(own)) == digest_of(folders["fluency"])
+    cased = shutil.copytree(own, tmp_path / "cased")
+    (cased / "tokenizer_config.json").write_text("{}")
+    assert digest_of(str(cased)) != digest_of(str(own))
 
 
 def test_regressors_are_asked_for_and_looked_at(folders):

@@ -16,6 +16,7 @@ from diffq.errors import UserError
 from diffq.models import checkpoints
 from diffq.models.gaussian import GaussianSettings
 from diffq.settings import as_mapping
+from diffq.store.files import read_yaml, write_yaml
 
 SIZES = {"embedding": 4, "width": 8, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "max_length": 8}
 
@@ -31,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
     tokenizer = build_tokenizer("words", corpus())
     torch.manual_seed(1)
     checkpoints.write_tensors(tmp_path / "model.safetensors", checkpoints.tensors_of(settings.build(tokenizer)))
-    checkpoints.write_yaml(tmp_path / "config.yaml", {"model": as_mapping(settings), "plugins": []})
-    checkpoints.write_yaml(tmp_path / "lengths.yaml", {"mean": 0.5, "sigma": 2.0})
+    write_yaml(tmp_path / "config.yaml", {"model": as_mapping(settings), "plugins": []})
+    write_yaml(tmp_path / "lengths.yaml", {"mean": 0.5, "sigma": 2.0})
     tokenizer.save(tmp_path / "tokenizer")
     return tmp_path
 
@@ -60,9 +61,9 @@ def test_the_digest_follows_weights_and_configuration(folder):
     changed[0, 0] += 1e-6 + changed[0, 0].abs() * 1e-6
     checkpoints.write_tensors(folder / "model.safetensors", tensors | {name: changed})
     second = checkpoints.load(folder).digest
-    config = checkpoints.read_yaml(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml")
     config["model"]["condition_dropout"] = 0.0
-    checkpoints.write_yaml(folder / "config.yaml", config)
+    write_yaml(folder / "config.yaml", config)
     assert len({first, second, checkpoints.load(folder).digest}) == 3
 
 
@@ -81,17 +82,17 @@ def test_missing_and_surplus_weights_are_listed(folder):
 
 
 def test_a_wrong_shape_is_named(folder):
-    config = checkpoints.read_yaml(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml")
     config["model"]["embedding"] = 6
-    checkpoints.write_yaml(folder / "config.yaml", config)
+    write_yaml(folder / "config.yaml", config)
     with pytest.raises(UserError, match=r"net\.embed\.weight has shape \(\d+, 4\), but .* needs \(\d+, 6\)"):
         checkpoints.load(folder)
 
 
 def test_a_missing_layer_is_named(folder):
-    config = checkpoints.read_yaml(folder / "config.yaml")
+    config = read_yaml(folder / "config.yaml")
     config["model"]["embedding"] = 8
-    checkpoints.write_yaml(folder / "config.yaml", config)
+    write_yaml(folder / "config.yaml", config)
     with pytest.raises(UserError, match=r"surplus: net\.(down|up)"):
         checkpoints.load(folder)
 

@@ -18,6 +18,7 @@ from diffq.data.task import Example
 from diffq.diffusion.noise import Noise
 from diffq.errors import UserError
 from diffq.models.base import TextBatch, Totals
+from diffq.models.berts import CLASSES
 from diffq.models.cross_entropy import weighted_sum
 from diffq.models.eags import EAGSSettings
 from diffq.models.entropy_masks import Masking, bins_of, fills, halves, masked_by_bins, masked_uniformly, room_bins
@@ -275,14 +276,15 @@ def test_entropies_of_a_network_are_the_textbooks_and_are_kept(how, tmp_path, mo
     assert other.digest != asked.digest
 
 
-@pytest.mark.parametrize("family", ["roberta", "bert"])
+@pytest.mark.parametrize("family", CLASSES)
 def test_the_library_s_weights_are_started_from(family, tmp_path):
     import transformers
     from models.test_hf_masked import SMALL, tokenizer_of
 
-    config = getattr(transformers, f"{family.capitalize()}Config")(**SMALL, pad_token_id=1)
+    name = CLASSES[family].name
+    config = getattr(transformers, f"{name}Config")(**SMALL, pad_token_id=1)
     torch.manual_seed(1)
-    theirs = getattr(transformers, f"{family.capitalize()}ForMaskedLM")(config).eval()
+    theirs = getattr(transformers, f"{name}ForMaskedLM")(config).eval()
     theirs.save_pretrained(tmp_path)
     tokenizer_of(tmp_path)
     from diffq.data.tokenizers import Tokenizer
@@ -304,10 +306,25 @@ def test_the_library_s_weights_are_started_from(family, tmp_path):
         start_settings(tmp_path)
 
 
-@pytest.mark.parametrize("family", ["roberta", "bert"])
-def test_the_work_of_a_network_counts_its_parameters_and_matrices(family):
-    model = build(family)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", CLASSES)
+def test_the_work_of_a_network_counts_its_parameters_and_matrices(family, tied):
+    model = build(family, library={"tie_word_embeddings": tied})
     work = model.settings.work(VOCABULARY)
     assert work.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.02)
     matrices = [m for m in model.layers.modules() if isinstance(m, torch.nn.Linear)]
     assert work.multiplied == sum(m.weight.numel() for m in matrices)
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [
+        ({"hidden_activation": "foo"}, "ModernBertForMaskedLM cannot be made of it .*foo"),
+        ({"initializer_range": "abc"}, "ModernBertConfig refuses it"),
+        ({"initialiser_range": 0.1}, "did you mean 'initializer_range'"),
+        ({"hidden_size": 130}, "hidden_size follows from the model's other settings"),
+    ],
+)
+def test_settings_that_the_library_does_not_take(library, said):
+    with pytest.raises(UserError, match=said):
+        build("modernbert", library=library)

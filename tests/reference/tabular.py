@@ -6,6 +6,7 @@ Shape suffixes: B rows, L positions, N asked positions, V tokens, S states of th
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from diffq.diffusion.contracts import COND, Canvas, TiledSession
 from diffq.diffusion.discrete import Uniform
 from diffq.diffusion.noise import Noise
+from diffq.rng import Rng
 
 
 def joint(words: int, length: int, seed: int = 0) -> Tensor:
@@ -203,3 +205,11 @@ def bound_1e9(freedom: int) -> float:
     """A value that a chi-square of so many degrees of freedom exceeds less than once in 1e9 (Laurent & Massart)."""
     x = 9 * 2.302585092994046
     return freedom + 2 * (freedom * x) ** 0.5 + 2 * x
+
+
+def check(sampler, denoiser: TabularMasks, canvas: Canvas, law: dict[tuple, float]) -> None:
+    """A sampler's texts against their law, by a bound that fresh keys would break less than once in 1e9."""
+    filled, rows = sampler(denoiser, canvas, Rng(3)).tokens_BL, len(canvas.tokens_BL)
+    assert abs(sum(law.values()) - 1) < 1e-9
+    statistic, freedom = chi_square(Counter(map(tuple, filled.tolist())), law, rows)
+    assert statistic < bound_1e9(freedom)

@@ -16,7 +16,7 @@ from synthetic import frontier_points, of, point
 from diffq.report.compare import difference, neighbours, pairing, to_tell
 from diffq.report.findings import findings, pair_table
 from diffq.report.frontier import build_frontier, reference_line
-from diffq.report.points import Figure, ReportPoint
+from diffq.report.points import Figure, ReportPoint, make_lines
 from diffq.report.power import needed
 from diffq.report.seeds import pool_seeds
 from diffq.report.tables import frontier_rows, table
@@ -76,6 +76,10 @@ def test_seeds_are_one_point():
         "a · checkpoint x",
         "a · checkpoint y",
     ]
+    named = [replace(each, training=name) for each, name in zip(other, ("ens", "uniform"), strict=True)]
+    assert [each.label for each in make_lines(named)] == ["a · ens", "a · uniform"]
+    same = [replace(each, training="ens") for each in other]
+    assert [each.label for each in make_lines(same)] == ["a · checkpoint x", "a · checkpoint y"]
 
 
 def test_the_interval_of_a_mean_over_seeds_covers():

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from synthetic import B, point
 
-from diffq.report.contests import Task, contest_tables, rows_a_sample
+from diffq.config import compose
+from diffq.config.files import builtin_dir, group_files, read_mapping
+from diffq.report.contests import Task, contest_tables, metrics_of, rows_a_sample
 from diffq.report.points import Figure
+from diffq.report.tables import print_table
 from diffq.runs.paper_tables import markdown
 
 SPEC = yaml.safe_load((Path(__file__).parents[2] / "conf/paper/2604.00375.yaml").read_text())
@@ -117,10 +122,10 @@ def test_at_equal_rows_a_front_is_held_against_all_that_is_no_dearer():
         answers("random", 95, 98, rows=18, distinct=5.0, steps=18, temperature=0.5),
         answers("imh", 50, 60, rows=6, steps=4, alpha=4.0, chain=4, positions="random"),
     ]
-    assert cells(points)[FRONT_RANDOM][1].startswith("held"), "at 12 steps"
-    at_rows = cells(points, table=1)[FRONT_RANDOM]
-    assert at_rows[1].startswith("did not hold")
-    assert at_rows[2] == ""
+    (at_12,) = cells(points)[FRONT_RANDOM]
+    assert at_12.startswith("held")
+    (at_12,) = cells(points, table=1)[FRONT_RANDOM]
+    assert at_12.startswith("did not hold"), "and neither 18 steps nor 4 have a column"
     assert rows_a_sample(points[0]) == 12.0
 
 
@@ -140,3 +145,100 @@ def test_a_task_without_points_says_how_to_measure_it():
     assert "nothing is measured" in markdown([sudoku, countdown])
     alone = [Task("sudoku", "none", (answers("random", 1, 1, steps=0),))]
     assert contest_tables(SPEC, alone)[0].cells[0][0] == "nothing is measured"
+
+
+EAGS = read_mapping(builtin_dir() / "paper" / "2411.06438.yaml")
+ALIKE = {"entropy": "shannon", "order": "high_entropy", "update": "masked_only"}
+
+
+def texts(training: str, sampler: str, vs: float, perplexity: float, **dials):
+    """A point of a training whose answers have a VS_ngram and a perplexity under a judge of some name."""
+    more = ALIKE if sampler == "eags" else {}
+    made = point(sampler, 0, 0, **({"temperature": 1.0, "training": training, "steps": 5} | more | dials))
+    own = {name: value for name, value in made.dials.items() if name != "training"}
+    ppl = replace(figure("gen_ppl_given_by_judge", perplexity, spread=1.0), direction="lower")
+    figures = {"vendi_ngram_4": figure("vendi_ngram_4", vs, spread=0.01), "gen_ppl_given_by_judge": ppl}
+    changed = tuple(name for name, value in dials.items() if name != "steps")
+    return replace(made, dataset="rocstories", training=training, dials=own, changed=changed, figures=figures)
+
+
+def judged(*points, **energies) -> dict[str, dict[str, list[str]]]:
+    """The cells by table and claim. energies: changes, by the names of the orders of the ENS points they are of."""
+    known = {p.key: change for p in points for order, change in energies.items() if p.dials.get("order") == order}
+    made = contest_tables(EAGS, [Task("rocstories", "stories", tuple(points), known)])
+    return {table.title.partition(": ")[2]: {row[0]: row[1:] for row in table.cells} for table in made}
+
+
+def test_models_are_told_apart_by_what_their_trainings_are_called():
+    found = judged(
+        texts("ens", "eags", 3.0, 90.0),
+        texts("uniform", "eags", 2.0, 120.0),
+        texts("sedd", "analytic", 2.5, 100.0, steps=64),
+        texts("sedd", "analytic", 3.5, 80.0),
+        texts("causal", "autoregressive", 2.0, 50.0, steps=None),
+    )
+    alone = found["as claimed"]
+    assert alone["VS_ngram is above SEDD's"][0].split("\n")[0] == "held"
+    assert "percent: +20.0 [" in alone["VS_ngram is above SEDD's"][0]
+    assert alone["VS_ngram is above SEDD's"][0].endswith("published: +13.08")
+    assert alone["VS_ngram is above SEDD's at five steps, too"][0].startswith("did not hold")
+    assert alone["perplexity is below SEDD's (64 steps)"][0].startswith("held")
+    assert alone["perplexity is below SEDD's (5 steps)"][0].startswith("did not hold")
+    assert alone["perplexity is below the causal model's"][0].startswith("did not hold\n-40.0")
+    assert "VS_emb" not in " ".join(alone), "what nobody measured has no row"
+    (at_5,) = found["at equal steps"]["under EAGS, ENS has a lower perplexity than uniform masking"]
+    assert at_5.startswith("held\n+30.0"), "at 64 steps nothing can be compared, so there is no column"
+
+
+def test_energies_fall_rise_or_are_undecided():
+    points = [texts("ens", "eags", 3.0, 90.0, order=order) for order in ("high_entropy", "random", "low_entropy")]
+    found = judged(
+        *points,
+        high_entropy={"value": -0.5, "low": -0.6, "high": -0.4, "rows": 64},
+        random={"value": 0.2, "low": 0.1, "high": 0.3, "rows": 64},
+        low_entropy={"value": 0.0, "low": None, "high": None, "rows": 1},
+    )["as claimed"]
+    rows = {text.rpartition(": ")[2]: cell for text, (cell,) in found.items() if "energy" in text}
+    assert rows["ENS, EAGS, 5 steps"] == "held\n+0.50 [+0.40, +0.60]"
+    assert rows["ENS, random order, 5 steps"] == "did not hold\n-0.20 [-0.30, -0.10]"
+    assert rows["ENS, the surest first, 5 steps"].startswith("undecided")
+
+
+@pytest.mark.parametrize("spec", [SPEC, EAGS], ids=lambda spec: spec["paper"])
+def test_every_claim_is_about_what_can_be_measured(spec):
+    """A metric, a sampler or a dial that does not exist would leave a claim out without a word."""
+    held = spec["contests"]
+    assert len({claim["text"] for claim in held["claims"]}) == len(held["claims"])
+    for name in metrics_of(held):
+        known = {"pass_at_32", "mauve_by_minilm", *group_files("metric", [builtin_dir()])}
+        assert any(fnmatchcase(each, name) for each in known), name
+    for claim in held["claims"]:
+        (kind,) = claim.keys() - {"text"}
+        assert kind in {"above", "relative", "within", "falls", "front"}, claim["text"]
+        for side in (claim[kind][name] for name in ("side", "first", "than") if name in claim[kind]):
+            config = compose([f"sampler={side['sampler']}"], verb="ls")
+            dials = vars(config.sampler).keys() | {"sampler", "training", "steps"}
+            assert side.keys() <= dials, claim["text"]
+
+
+def test_tables_are_as_wide_as_their_heads(capsys):
+    points = [texts("ens", "eags", 3.0, 90.0, steps=steps) for steps in (5, 20)]
+    points += [texts("sedd", "analytic", 2.5, 100.0, steps=64)]
+    for table in contest_tables(EAGS, [Task("rocstories", "stories", tuple(points))]):
+        assert all(len(row) == len(table.heads) for row in table.cells), table.title
+        print_table(table.title, table.heads, table.cells)
+    assert "as claimed" in capsys.readouterr().out
+
+
+def test_two_trainings_of_one_name_are_not_chosen_between():
+    first, second = texts("ens", "eags", 3.0, 90.0), texts("ens", "eags", 1.0, 200.0)
+    points = [first, replace(second, checkpoint="other", key="a"), texts("sedd", "analytic", 2.5, 100.0, steps=64)]
+    found = judged(*points)["as claimed"]
+    assert found["VS_ngram is above SEDD's"] == ["undecided\n2 trainings are called ens"]
+
+
+def test_figures_measured_in_two_ways_are_not_compared():
+    first, second = texts("ens", "eags", 3.0, 90.0), texts("sedd", "analytic", 2.5, 100.0, steps=64)
+    other = replace(second.figures["vendi_ngram_4"], signature="vendi_ngram_4|s:8|v:1")
+    second = replace(second, figures={**second.figures, "vendi_ngram_4": other})
+    assert judged(first, second)["as claimed"]["VS_ngram is above SEDD's"] == ["undecided\nmeasured in two ways"]

@@ -193,7 +193,7 @@ def test_frozen_entropies_are_asked_once(outputs, tmp_path, capsys, monkeypatch)
     ("words", "said"),
     [
         (["trainer.noise=ens"], "asks a frozen model, and none is given; give model.start or"),
-        (["trainer.noise=ens", "model=mdlm_tiny"], "trainer.noise=ens is for models of kind eags on pairs"),
+        (["trainer.noise=ens", "model=mdlm_tiny"], "trainer.noise=ens is for models of kind eags"),
         (
             ["trainer.noise=ens", "trainer.bins=12", "trainer.entropy_from=self_partial"],
             "dataset.room=10 cannot be masked",

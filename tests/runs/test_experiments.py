@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from reference import text_models
-from trained import copy_of
+from trained import STEPS, copy_of
 
+from diffq.cli.main import main
 from diffq.config.composer import Composer
 from diffq.config.files import builtin_dir, group_files
 from diffq.rng import Rng
@@ -17,7 +18,12 @@ from diffq.runs.sampling import sample_point
 from diffq.runs.workbench import Workbenches, with_checkpoint
 
 SMALL = ("dataset=grammar", "dataset.tokenizer=words", "num_sources=4", "num_samples=2")
-TINY = {"gaussian": ("model=gaussian_tiny", "steps=2"), "causal": ("model=causal_seq2seq_tiny",)}
+MASKED = ("model=sedd_tiny", "dataset.room=10")
+TINY = {
+    "gaussian": ("model=gaussian_tiny", "steps=2"),
+    "causal": ("model=causal_seq2seq_tiny",),
+    "absorbing": (*MASKED, "steps=2"),
+}
 
 
 NAMES = list(group_files("experiment", [builtin_dir()]))
@@ -39,9 +45,19 @@ def test_every_sampler_of_an_experiment_on_text_runs(name: str) -> None:
         assert int(filled.tokens_BL.max()) < text_models.WORDS
 
 
+@pytest.fixture(scope="module")
+def learnt(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trainings that all tests share, and one of masks."""
+    outputs = copy_of(trained, tmp_path_factory.mktemp("learnt"))
+    few = ("model.width=16", "model.heads=2", "model.layers=1", "trainer.batch_size=8", "trainer.max_steps=2")
+    more = (*STEPS, "trainer.warmup_steps=0", *few, f"outputs={outputs}")
+    assert main(["train", "dataset=grammar", "dataset.tokenizer=words", *MASKED, *more]) == 0
+    return outputs
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in TEXT])
-def test_every_point_of_an_experiment_is_sampled(name: str, trained: Path, tmp_path: Path) -> None:
-    outputs = f"outputs={copy_of(trained, tmp_path / 'outputs')}"
+def test_every_point_of_an_experiment_is_sampled(name: str, learnt: Path, tmp_path: Path) -> None:
+    outputs = f"outputs={copy_of(learnt, tmp_path / 'outputs')}"
     composer, benches = Composer(verb="sweep"), Workbenches()
     whole = expand([f"experiment={name}"], composer=composer)
     for sampler in dict.fromkeys(p.config.choices.sampler for p in whole):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from trained import copy_of, sweep
 
 from diffq.cli import main
+from diffq.runs.paper_tables import tasks_of
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ WORDS = ("sampler=cfg", "scale=1", "steps=3")
 
 
 def test_drawn_keywords_are_in_every_answer_and_in_the_points_key(outputs: Path) -> None:
-    assert sweep(outputs, *WORDS, "dataset.keywords=2", "metric=keywords") == 0
+    assert sweep(outputs, *WORDS, "keywords=2", "metric=keywords") == 0
     (rows,) = rows_of(outputs)
     assert all(row["keywords"] and set(row["keywords"]) <= set(row["text"].split()) for row in rows)
     by_source: dict[int, set[tuple[str, ...]]] = {}
@@ -67,9 +69,28 @@ def test_words_of_ones_own_stand_in_every_answer(outputs: Path, capsys: pytest.C
     texts = [row["text"].split() for row in json.loads(capsys.readouterr().out)["samples"]]
     assert all(text.index("shawl") < text.index("rare") for text in texts)
     assert len({(text.index("shawl"), text.index("rare")) for text in texts}) > 1  # positions are a row's own
-    assert main([*said, "dataset.keywords=[9:rare,2:shawl]"]) == 0
-    texts = [row["text"].split() for row in json.loads(capsys.readouterr().out)["samples"]]
-    assert all((text[2], text[9]) == ("shawl", "rare") for text in texts)  # rows are as long as they must be
+    for spelt in ("dataset.keywords=[9:rare,2:shawl]", "keywords=9:rare,2:shawl"):
+        assert main([*said, spelt]) == 0
+        texts = [row["text"].split() for row in json.loads(capsys.readouterr().out)["samples"]]
+        assert all((text[2], text[9]) == ("shawl", "rare") for text in texts)  # rows are as long as they must be
+    assert main([*said, "keywords=4:rare"]) == 0
+    assert all(row["text"].split()[4] == "rare" for row in json.loads(capsys.readouterr().out)["samples"])
+
+
+def test_a_sweep_takes_keywords_apart_at_commas(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three points that differ in nothing else are three lines of a report, and no seeds of one."""
+    assert sweep(outputs, *WORDS, "seed=0,1", "keywords=1,2,[1:rare]") == 0
+    assert sorted({len(row["keywords"]) for rows in rows_of(outputs) for row in rows}) == [1, 2]
+    assert len(rows_of(outputs)) == 6
+    (file,) = outputs.glob("sweeps/*/frontier.csv")
+    rows = [row for row in csv.DictReader(file.open()) if row["kind"] == "point"]
+    assert [(row["dataset_keywords"], row["seed"]) for row in rows] == [("1", "0 1"), ("2", "0 1"), ("1:rare", "0 1")]
+    shown = (file.parent / "frontier.md").read_text()
+    assert all(f"| cfg · keywords {asked} |" in shown for asked in ("1", "2", "1:rare"))
+    assert "lines differ in keywords" in shown + capsys.readouterr().out
+    tasks = tasks_of({"tasks": ["grammar"], "models": "many", "claims": []}, outputs)
+    assert sorted(task.label.rpartition(", ")[2] for task in tasks) == ["keywords 1", "keywords 1:rare", "keywords 2"]
+    assert all(len(task.points) == 2 for task in tasks)
 
 
 def test_the_flag_works_for_points(outputs: Path) -> None:
@@ -117,8 +138,8 @@ def test_pairs_on_one_canvas_hold_keywords_too(laid_out: Path, tmp_path: Path) -
     for row in rows:
         missing = set(row["keywords"]) - set(row["text"].split())
         assert not missing or (row["ended"] and len(row["ids"]) < 12)
-    said = ["sample", f"outputs={outputs}", *words, "num_samples=2", "num_sources=4", "--json", "--keywords", "0:rare"]
-    assert main(said) == 0
+    said = ["sample", f"outputs={outputs}", *words, "num_samples=2", "num_sources=4", "--json"]
+    assert main([*said, "--keywords", "0:rare"]) == 0
     own = [row for rows in rows_of(outputs) for row in rows if row["keywords"] == ["rare"]]
     assert len(own) == 8
     assert all(row["text"].split()[0] == "rare" for row in own)

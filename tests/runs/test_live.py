@@ -21,7 +21,7 @@ from diffq.store.point import Point
 
 def planned(folder: Path, scale: float, temperature: float, total: int = 240, **dataset: Any) -> Any:
     sampler = ClampBeforeCFG(scale=scale, temperature=temperature, steps=20)
-    choices = SimpleNamespace(sampler="clamp_before_cfg", dataset="grammar", model="gaussian_tiny")
+    choices = SimpleNamespace(sampler="clamp_before_cfg", dataset="grammar", model="gaussian_tiny", given=())
     about = {"dataset": SimpleNamespace(**dataset), "length": "oracle", "seed": 0, "num_samples": 3}
     config = SimpleNamespace(sampler=sampler, choices=choices, **about)
     point = Point(folder / "-".join(map(str, (scale, temperature, *dataset.values()))))

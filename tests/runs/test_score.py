@@ -72,6 +72,17 @@ def test_statistics_that_were_not_kept_are_added(store):
     assert (again[0].point.per_source()[corpus] == rows[corpus]).all()
 
 
+def test_references_of_pairs_are_the_real_texts_and_few_of_them_are_no_law(store):
+    selection, judges = select(store, []), Judges(store)
+    answers = judges.answers(next(iter(selection.points)))
+    assert answers.real == tuple(text for group in answers.references for text in group) != ()
+    with pytest.raises(UserError, match=f"texts beside {SOURCES} real ones is mostly bias; it needs 200 of each"):
+        score.config_for(request(store, "metric=mauve"), selection, judges)
+    suite = score.config_for(request(store, "metric=continuation"), selection, judges).metric
+    assert "mauve" not in suite.names
+    assert any("'mauve'" in reason and "raise num_sources" in reason for reason in suite.left_out)
+
+
 def test_predictions_and_references_are_spelled_alike(store):
     """A point whose samples are its references decodes to BLEU 100 and validity 100."""
     selection = select(store, [])

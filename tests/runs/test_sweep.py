@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from trained import command, copy_of, samples, sweep
 
 from diffq.cli import main
+from diffq.runs.board import Entry
+from diffq.runs.sweep import Sweeping
 from diffq.runs.workers import descendants
 
 ROW_A_BATCH = ("batch_tokens=32", "num_samples=4")
@@ -165,3 +167,19 @@ def test_two_sweeps_at_once_share_the_work(trained: Path, tmp_path: Path) -> Non
     first, second = ([{k: v for k, v in p.items() if k != "seconds"} for p in json.loads(t[0])["points"]] for t in told)
     assert first == second
     assert samples(outputs) == samples(alone)
+
+
+def test_a_sweep_reports_its_own_points(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though another one of its name has written a plan into the folder that they share."""
+    worked = Sweeping.run
+
+    def run(self: Sweeping, done: Sequence[Entry]) -> None:
+        worked(self, done)
+        (plan,) = outputs.glob("sweeps/*/plan.jsonl")
+        plan.write_text(json.dumps({"key": "0" * 64, "folder": "points/grammar/of/another/sweep"}) + "\n")
+
+    monkeypatch.setattr(Sweeping, "run", run)
+    assert sweep(outputs, "sampler=cfg", "scale=1,2", "steps=3") == 0
+    (plan,) = outputs.glob("sweeps/*/plan.jsonl")
+    assert [json.loads(line)["sampler"] for line in plan.read_text().splitlines()] == ["cfg", "cfg"]
+    assert (plan.parent / "frontier.csv").is_file()

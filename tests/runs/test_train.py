@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffq.cli.main import main
 from diffq.config import Config, Request, compose
 from diffq.errors import UserError
 from diffq.models import checkpoints
@@ -49,6 +50,21 @@ def test_what_a_training_leaves(trained):
     assert len(validation["previews"]) == 3
     assert all(" → " in line for line in validation["previews"])
     assert not [p for p in trained.parent.parent.rglob("*") if p.suffix in (".pt", ".pkl", ".bin", ".pth")]
+
+
+def test_a_finished_training_can_be_called_something_else(tmp_path, capsys):
+    folder = verb.train(small(tmp_path, "trainer.max_steps=1", "trainer.label=plain"), progress=False)
+    weights = (folder / "model.safetensors").read_bytes()
+    assert verb.train(small(tmp_path, "trainer.max_steps=1"), progress=False) == folder
+    assert checkpoints.load(folder).config["trainer"]["label"] == "plain", "no name takes none away"
+    assert verb.train(small(tmp_path, "trainer.max_steps=1", "trainer.label=first"), progress=False) == folder
+    assert checkpoints.load(folder).config["trainer"]["label"] == "first"
+    assert (folder / "model.safetensors").read_bytes() == weights
+    words = [f"outputs={tmp_path}", "num_sources=2", "num_samples=1", "steps=2"]
+    for more in ([], ["dataset=grammar_hard"]):
+        assert main(["sample", "dataset=grammar", "dataset.size=400", f"checkpoint={folder}", *words, *more]) == 0
+    told = [json.loads(p.read_text())["training"] for p in sorted(tmp_path.glob("points/*/**/run.json"))]
+    assert told == ["first", "grammar first"]
 
 
 def test_a_training_loads_as_a_checkpoint(trained):
@@ -157,6 +173,17 @@ def test_other_data_under_a_begun_training_is_refused(tmp_path):
         (folder / "run.json").write_text(json.dumps(run | changed))
         with pytest.raises(UserError, match=r"was begun on other data \(\d+ pairs, there are \d+ now"):
             verb.train(small(tmp_path, "trainer.schedule=constant", "trainer.max_steps=6"), progress=False)
+
+
+def test_other_forms_under_a_begun_training_are_refused(tmp_path):
+    sizes = ("model.width=16", "model.heads=2", "model.layers=1", "model.conditioning=8", "trainer.batch_size=8")
+    more = ("trainer.max_minutes=null", "trainer.schedule=constant", "trainer.validation_sources=4", "device=cpu")
+    words = ["dataset=sudoku", "model=mdlm_tiny", "trainer=forms", *sizes, *more, f"outputs={tmp_path}"]
+    folder = verb.train(compose([*words, "trainer.max_steps=1"], verb="train"), progress=False)
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"forms_digest": "0" * 64}))
+    with pytest.raises(UserError, match=r"was begun on other data \(288 forms, there are 288 now"):
+        verb.train(compose([*words, "trainer.max_steps=2"], verb="train"), progress=False)
 
 
 def test_previews_that_cannot_be_made_stop_nothing(tmp_path):

@@ -35,6 +35,9 @@ class ToyModel(TrainableModel):
         self.register_buffer("seen", torch.ones(()))
         self._records: dict[str, Tensor] = {}
 
+    def denoiser(self) -> Any:
+        raise AssertionError("nobody samples it")
+
     def loss(self, batch: PairBatch, rng: Rng, totals: Totals) -> dict[str, Tensor]:
         source = (self.embed(batch.source_BS) * batch.source_valid_BS[..., None]).sum(1, keepdim=True)
         position = torch.arange(batch.target_BL.shape[1])

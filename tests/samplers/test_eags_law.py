@@ -30,10 +30,7 @@ FILLING = {"high_entropy": "high_entropy", "low_entropy": "entropy", "random": "
 
 def check(sampler, law, canvas=None):
     canvas = tabular.canvas(LENGTH, ROWS, WORDS) if canvas is None else canvas
-    filled = sampler(DENOISER, canvas, Rng(3)).tokens_BL
-    assert abs(sum(law.values()) - 1) < 1e-9
-    statistic, freedom = tabular.chi_square(Counter(map(tuple, filled.tolist())), law, ROWS)
-    assert statistic < tabular.bound_1e9(freedom)
+    tabular.check(sampler, DENOISER, canvas, law)
 
 
 def filling(steps, order="high_entropy", temperature=1.0, start=START, free=LENGTH):
@@ -237,3 +234,18 @@ def test_end_tokens_wait_or_stay_away_and_ended_rows_leave():
 def test_bad_dials_are_refused():
     with pytest.raises(UserError, match="block=4 must be 0"):
         EAGS(update="all", block=4)
+
+
+def test_what_says_nothing_makes_no_other_sampler():
+    plain = EAGS()
+    for other in (EAGS(sweeps=3), EAGS(within="independent"), EAGS(renyi_order=0.5), EAGS(update="all", sweeps=0),
+                  EAGS(entropy="renyi", renyi_order=1.0)):  # fmt: skip
+        assert other.canonical() == plain
+    random = EAGS(order="random", entropy="renyi", renyi_order=0.5)
+    assert random.canonical() == EAGS(order="random")
+    for own in (EAGS(update="all"), EAGS(update="all", sweeps=3, within="independent"), EAGS(entropy="renyi"), plain):
+        assert own.canonical() == own
+    canvas = tabular.canvas(LENGTH, 50, WORDS)
+    for one in (EAGS(update="all", sweeps=0), random, EAGS(entropy="renyi", renyi_order=1.0)):
+        same = [sampler(DENOISER, canvas, Rng(1)).tokens_BL for sampler in (one, one.canonical())]
+        assert torch.equal(*same)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from reference import decoding, text_models
@@ -19,6 +21,7 @@ from diffq.samplers.decoding_rules import (
     RandomOrder,
     RankThenSample,
 )
+from diffq.samplers.eags import EAGS
 
 ROWS, PROMPT, LENGTH = 6, 4, 20
 
@@ -97,6 +100,13 @@ def frequent(sampler, canvas):
     """The token that most is written of, to be the end."""
     filled = sampler(text_models.build("mdlm").denoiser(), canvas, Rng(0)).tokens_BL
     return int(filled[canvas.free_BL].mode().values)
+
+
+@pytest.mark.parametrize("rule", [RandomOrder, LeftToRight, partial(EAGS, order="random")])
+def test_no_end_token_waits_where_the_order_is_known(rule):
+    rule(ending="never")
+    with pytest.raises(UserError, match="the order is known before anything is drawn"):
+        rule(ending="last")
 
 
 @pytest.mark.parametrize("rule", [LowConfidence, RankThenSample, Margin, LeastEntropy])

@@ -1,4 +1,5 @@
-"""Programs that mean ill, or go wrong as badly as if they did: each under its name and the verdicts it may be given."""
+"""Programs that mean ill, or go wrong as badly as if they did: each under its name and the verdicts it may be given:
+several where it depends on the machine which limit it meets first."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ import re; re.match('(a*)*b', 'a' * 40)
 def f(): f()
 f()
 
-## stack: failed, memory
+## stack: failed, memory, timed out
 import sys
 sys.setrecursionlimit(10**9)
 def f(x): return [f(x)]

@@ -23,7 +23,8 @@ from diffq.sandbox.enclosure import Nothing, bubblewrap
 from diffq.sandbox.usage import descendants, usage_of
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-LIMITS = Limits(seconds=1, memory=256 + WORKER, processes=8, output=64)  # other workers' processes have other limits
+# Two seconds, since filling 256 MiB takes a slow machine one; other workers' processes have other limits.
+LIMITS = Limits(seconds=2, memory=256 + WORKER, processes=8, output=64)
 LONGEST = LIMITS.clock + 3  # seconds by the clock that any program may take, on a machine that is busy with tests
 
 

@@ -18,6 +18,7 @@ from diffq.models.work import Work
 from diffq.report.given import Given
 from diffq.runs.grid import GridPoint
 from diffq.runs.launch import deal, uses_launcher, workers_of
+from diffq.runs.planned import given_in
 from diffq.runs.planning.amounts import Counts
 from diffq.runs.planning.dry import Uncounted
 from diffq.runs.planning.experience import Experience, Experiences, expected_lengths
@@ -96,7 +97,7 @@ class PlannedPoint:
     @property
     def given(self) -> Given | None:
         """What is given of a text; None for other tasks."""
-        return Given.of(vars(self.config.dataset))
+        return given_in(self.config)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from diffq.runs.planned import asked_in
 from diffq.runs.planning.plan import Cost, Plan, PlannedPoint
 from diffq.settings import as_mapping
 from diffq.store.identity import changed_dials, show_value
@@ -95,16 +96,21 @@ def _rows(points: Sequence[PlannedPoint]) -> list[tuple[str, ...]]:
         models.setdefault(f"{choices.dataset} {choices.model}", {}).setdefault(choices.sampler, []).append(point)
     seeds = len({p.config.seed for p in points}) > 1
     prompts = len({p.given for p in points}) > 1
+    asked = dict(zip(map(id, points), asked_in([p.config for p in points]), strict=True))
     rows: list[tuple[str, ...]] = []
     for name, groups in models.items():
         rows.append((f"{name}:", *[""] * (len(_HEADS) - 1)))
         for group in groups.values():
-            rows += [_group_row(group)] if len(points) > _MOST_ROWS else [_row(p, seeds, prompts) for p in group]
+            if len(points) > _MOST_ROWS:
+                rows.append(_group_row(group))
+            else:
+                rows += [_row(p, asked[id(p)], seeds, prompts) for p in group]
     return rows
 
 
-def _row(point: PlannedPoint, seed: bool, prompt: bool) -> tuple[str, ...]:
-    label = point.label + (f", {point.given} given" if prompt else "") + (f" seed={point.config.seed}" if seed else "")
+def _row(point: PlannedPoint, asked: Mapping[str, Any], seed: bool, prompt: bool) -> tuple[str, ...]:
+    label = " ".join([point.label, *(f"{name}={show_value(value)}" for name, value in asked.items())])
+    label += (f", {point.given} given" if prompt else "") + (f" seed={point.config.seed}" if seed else "")
     if point.repeats:
         return (label, "as above", "", "", "", "")
     if point.state == "fails":

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from diffq.config.schema import identity
 from diffq.metrics.intervals import resample, value_of
 from diffq.report.power import needed
 from diffq.runs.planning.plan import PlannedPoint
 from diffq.store import Point, Store
+from diffq.store.identity import canonical_json
 
 _MOST_POINTS = 12  # 66 pairs
 _SIZES = (0.5, 1.0, 2.0, 5.0)  # differences, in the metric's own units, that one may want to see
@@ -47,12 +49,12 @@ def _axis(store: Store, points: Sequence[PlannedPoint], name: str) -> dict[str, 
     if not pairs:
         return None
     draws = {key: resample(rows, signature) for key, (_, signature, rows) in held.items()}
-    keys = list(held)
+    keys, alike = list(held), {key: _but_for_seed(point) for key, (point, _, _) in held.items()}
     variances, gaps, noises = [], [], []
     for a, b in itertools.combinations(keys, 2):
         variance = float(np.var(draws[a] - draws[b]))
-        (one, signature, rows), (other, _, others) = held[a], held[b]
-        if _but_for_seed(one) == _but_for_seed(other):
+        (_, signature, rows), (_, _, others) = held[a], held[b]
+        if alike[a] == alike[b]:
             noises.append(variance)  # two seeds of one point: the draws' part, of both points together
             continue
         variances.append(variance)
@@ -79,7 +81,7 @@ def _axis(store: Store, points: Sequence[PlannedPoint], name: str) -> dict[str, 
 
 
 def _but_for_seed(point: PlannedPoint) -> str:
-    return f"{point.config.choices.model} {point.label}"
+    return canonical_json(identity(point.config) | {"seed": None})
 
 
 def _statistics(

@@ -18,17 +18,16 @@ import hashlib
 import io
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from diffq.data.canvases import token_budget
 from diffq.data.laid_out import LaidOutBatches
+from diffq.diffusion.alone import each_alone
 from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.reductions import Entropy
 from diffq.errors import UserError
@@ -111,31 +110,18 @@ class FrozenEntropies:
     def _of_batch(self, rows: np.ndarray, budget: int) -> np.ndarray:
         tokens, room, seen = (torch.from_numpy(x).to(self.device) for x in self.laid_out.canvases(rows))
         asked_BL = room & ~fills(tokens, room, self.laid_out.end) if self.fill == "apart" else room
+        canvas = Canvas(tokens, room, seen, torch.arange(len(tokens), device=self.device))
+        denoiser = self.loaded.model.denoiser()
         entropy_BL = torch.zeros(tokens.shape, dtype=torch.float64, device=self.device)
         if self.how == "frozen_once":
-            entropy_BL[asked_BL] = self._ask(tokens, room, seen, None)[asked_BL]
+            session = denoiser.open(canvas)
+            hidden = session.run(tokens, 1 / room.sum(1).double())
+            (entropy_BL[asked_BL],) = session.read(hidden, asked_BL.flatten().nonzero().squeeze(1), [Entropy()])
         else:
-            for row_N, place_N in _chunks(asked_BL.nonzero(), max(1, budget // tokens.shape[1])):
-                noised = tokens[row_N].scatter(1, place_N[:, None], self.loaded.tokenizer.mask)
-                entropy_BL[row_N, place_N] = self._ask(noised, room[row_N], seen[row_N], place_N)[:, 0]
+            some = max(1, budget // tokens.shape[1])
+            for row_N, place_N, (entropy_N,) in each_alone(denoiser, canvas, asked_BL, lambda _: [Entropy()], some):
+                entropy_BL[row_N, place_N] = entropy_N
         return entropy_BL[room].reshape(len(rows), -1).float().cpu().numpy()
-
-    def _ask(self, tokens_BL: Tensor, room_BL: Tensor, seen_BL: Tensor, place_B: Tensor | None) -> Tensor:
-        """The entropies (B, L) of all places, or (B, 1) of one of each row."""
-        row_B = torch.arange(len(tokens_BL), device=self.device)
-        session = self.loaded.model.denoiser().open(Canvas(tokens_BL, room_BL, seen_BL, row_B))
-        at_BK = None if place_B is None else place_B[:, None]
-        noise_B = torch.full((len(tokens_BL),), 1.0 / self.laid_out.room, dtype=torch.float64, device=self.device)
-        hidden = session.run(tokens_BL, noise_B, at_BK)
-        flat_N = torch.arange(hidden.shape[0] * hidden.shape[1], device=self.device)
-        if place_B is None:
-            flat_N = room_BL.flatten().nonzero().squeeze(1)
-        (entropy_N,) = session.read(hidden, flat_N, [Entropy()])
-        if place_B is not None:
-            return entropy_N[:, None]
-        out_N = torch.zeros(tokens_BL.numel(), dtype=torch.float64, device=self.device)
-        out_N[flat_N] = entropy_N
-        return out_N.reshape(tokens_BL.shape)
 
 
 def bins_of_all(laid_out: LaidOutBatches, entropies: np.ndarray, masking: Masking) -> np.ndarray:
@@ -153,9 +139,3 @@ def bins_of_all(laid_out: LaidOutBatches, entropies: np.ndarray, masking: Maskin
 
 def _file(folder: Path, first: int) -> Path:
     return folder / f"{first:08}" / "entropies.npy"
-
-
-def _chunks(asked_N2: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows and places of some of the asked positions at a time."""
-    for part in asked_N2.split(size):
-        yield part[:, 0], part[:, 1]

@@ -1,7 +1,7 @@
 """The training loop: steps until the budget is used up, and between them logs, validations and checkpoints.
 
-The host does not wait for the device at every step: losses stay there until a row of the log is due. What a clock or
-a signal decides is decided by the first process, and all agree.
+Losses stay on the device until a row of the log is due; the host waits for it at a step only where a loss gathers the
+masked places. What a clock or a signal decides is decided by the first process, and all agree.
 Knows no configuration files: it is given a model, batches and a folder.
 """
 
