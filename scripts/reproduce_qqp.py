@@ -268,7 +268,7 @@ def sweep(run: Runner, checkpoints: Sequence[tuple[str, Path]], words: Sequence[
         return
     startup = 25.0 * len(checkpoints)
     each = max(facts[f"seconds of {small}"] - startup, 5.0) / small
-    points = {"qqp_gpu": 1.0, "qqp_gpu_wide": 42 / 16}
+    points = {"qqp_gpu": 1.0, "qqp_gpu_wide": 44 / 16}
     for experiment in points:
         left = run.clock.left - 60 * REPORTING
         fits = [n for n in SOURCES if startup + 1.2 * each * n * points[experiment] <= left]

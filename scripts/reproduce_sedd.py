@@ -12,38 +12,32 @@ import json
 import time
 from pathlib import Path
 
-from reproducing import ROOT, keep, keep_paper, on_gpu, run, trained
+from reproducing import ROOT, arguments, keep, keep_paper, on_gpu, run, train
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("minutes", type=float, help="wall-clock minutes for everything")
-    parser.add_argument("--outputs", default="outputs", help="where runs go")
-    parser.add_argument("--results", default=None, help="where the page goes; docs/results/wikitext2-gpu or -cpu")
+def asked() -> argparse.Namespace:
+    parser = arguments(__doc__ or "", "wikitext2")
     parser.add_argument("--block", type=int, default=None, help="tokens a window; 1024 on a GPU, 128 elsewhere")
     parser.add_argument("--samples", type=int, default=None, help="samples a point; 512 on a GPU, 200 elsewhere")
     return parser.parse_args()
 
 
-def train(model: str, part: str, minutes: float, said: argparse.Namespace, gpu: bool) -> Path:
+def train_on(part: str, model: str, minutes: float, said: argparse.Namespace, gpu: bool) -> Path:
     trainer = ["trainer=text_gpu"] if gpu else ["trainer=text_cpu", "trainer.batch_size=4"]
-    run(
-        "train", f"model={model}", "dataset=wikitext2", f"dataset.part={part}", f"dataset.block={said.block}", *trainer,
-        f"max_minutes={minutes:.2f}", f"outputs={said.outputs}",
-    )  # fmt: skip
-    return trained(Path(ROOT, said.outputs), f"wikitext2-{model}")
+    data = ("dataset=wikitext2", f"dataset.part={part}", f"dataset.block={said.block}")
+    return train(f"model={model}", *data, *trainer, f"max_minutes={minutes:.2f}", f"outputs={said.outputs}")
 
 
 def main() -> None:
-    said, gpu = arguments(), on_gpu()
+    said, gpu = asked(), on_gpu()
     said.block = said.block or (1024 if gpu else 128)
     said.samples = said.samples or (512 if gpu else 200)
     size = "small" if gpu else "mini"
     results = Path(said.results or ROOT / "docs" / "results" / f"wikitext2-{'gpu' if gpu else 'cpu'}")
     began = time.monotonic()
     for model in ("sedd", "mdlm", "causal_lm"):
-        train(f"{model}_{size}", "1/2", said.minutes / 6, said, gpu)
-    judge = train("causal_lm_medium" if gpu else "causal_lm_judge", "2/2", said.minutes / 5, said, gpu)
+        train_on("1/2", f"{model}_{size}", said.minutes / 6, said, gpu)
+    judge = train_on("2/2", "causal_lm_medium" if gpu else "causal_lm_judge", said.minutes / 5, said, gpu)
     sweep = f"wikitext2_{'gpu' if gpu else 'cpu'}"
     common = [f"dataset.block={said.block}", f"num_samples={said.samples}", f"outputs={said.outputs}"]
     run("sweep", f"experiment={sweep}", f"metric.gen_ppl.judge={judge}", *common)

@@ -1,0 +1,130 @@
+"""Trains conditional masked models with and without masks by entropy, SEDD and a causal model on ROCStories and
+ParaDetox, all for one time, sweeps them, and writes docs/results/.
+
+What `scripts/reproduce_eags.sh BUDGET_MINUTES` runs. Called again it goes on: trainings and points that are finished
+are not touched. Nine tenths of the budget are for trainings: every kind of model has one share a data set, of which a
+masked model spends a third on uniform masking. That is then the frozen model of entropies, and the start of two
+continuations, by uniform masking and by ENS, of two thirds each. A causal judge of the stories has one share, too.
+Asking the entropies comes on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reproducing import ROOT, arguments, countable, counts, keep, keep_paper, on_gpu, run, train
+
+ROOMS = {"rocstories": 64, "paradetox": 32}
+"""Places for a target."""
+
+MODELS = {
+    False: {
+        "eags": ("model=eags_tiny",),
+        "sedd": ("model=sedd_tiny", "model.layers=3"),
+        "causal": ("model=causal_seq2seq_tiny", "model.width=128", "model.embedding=128", "model.max_length=128"),
+        "judge": ("model=causal_lm_tiny", "model.width=192"),
+        "trainer": ("trainer=cpu", "trainer.batch_size=32", "trainer.warmup_steps=100", "trainer.learning_rate=2e-3"),
+    },
+    True: {
+        "eags": ("model=eags",),
+        "sedd": ("model=sedd_small",),
+        "causal": ("model=causal_seq2seq", "model.max_length=128"),
+        "judge": ("model=causal_lm_small",),
+        "trainer": ("trainer=gpu",),
+    },
+}
+"""By whether there is a GPU; on a CPU 3 blocks of width 128."""
+
+ENS = ("trainer.noise=ens", "trainer.fill=apart")
+KEPT = ("frontier.png", "frontier.csv", "energy.png")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is trained and sampled, and where. share: minutes of training."""
+
+    said: argparse.Namespace
+    sizes: Mapping[str, tuple[str, ...]]
+    names: Sequence[str]
+
+    @property
+    def outputs(self) -> Path:
+        return Path(ROOT, self.said.outputs)
+
+    @property
+    def share(self) -> float:
+        shares = len(self.names) * (1 / 3 + 2 / 3 + 2 / 3 + 2) + ("rocstories" in self.names)
+        return 0.9 * self.said.minutes / shares
+
+    def train(self, dataset: str, kind: str, label: str, shares: float, *words: str) -> Path:
+        minutes = f"max_minutes={shares * self.share:.2f}"
+        common = (*self.sizes["trainer"], f"trainer.label={label}", minutes, f"outputs={self.said.outputs}")
+        return train(*self.sizes[kind], f"dataset={dataset}", *words, *common)
+
+    def train_all(self, dataset: str) -> dict[str, Path]:
+        """The trainings on one data set, by their labels."""
+        room = f"dataset.room={ROOMS[dataset]}"
+        start = self.train(dataset, "eags", "start", 1 / 3, room)
+        more = (room, f"model.start={start}")
+        return {
+            "ens": self.train(dataset, "eags", "ens", 2 / 3, *more, *ENS),
+            "uniform": self.train(dataset, "eags", "uniform", 2 / 3, *more),
+            "sedd": self.train(dataset, "sedd", "sedd", 1, room),
+            "causal": self.train(dataset, "causal", "causal", 1, room),
+        }
+
+    def train_judge(self, stories: Path) -> Path:
+        """On the rows that the others learn from."""
+        words = (f"dataset.path={stories}", "dataset.valid_fraction=0.1", "dataset.test_fraction=0.1")
+        return self.train("textfiles", "judge", "judge", 1, *words, "dataset.tokenizer=cut:gpt2", "dataset.block=64")
+
+    def sweep(self, experiment: str, dataset: str, place: Path, *words: str) -> None:
+        """The grids of an experiment for the model of a training, on the data that are asked for."""
+        model = f"model={place.name.split('-')[1]}"
+        asked = (model, f"dataset={dataset}", f"dataset.room={ROOMS[dataset]}", f"checkpoint={place}")
+        run("sweep", f"experiment={experiment}", *asked, *words, *counts(self.said), f"outputs={self.said.outputs}")
+
+    def sweep_all(self, dataset: str, places: Mapping[str, Mapping[str, Path]], *words: str) -> None:
+        """Every point of a data set, those of the other data's models among them. words: of every command."""
+        of = places[dataset]
+        for label in ("ens", "uniform"):
+            self.sweep("eags_orders", dataset, of[label], *words)
+            self.sweep("eags_energy", dataset, of[label], *words)
+        self.sweep("eags_peers", dataset, of["sedd"], "sampler=analytic", *words)
+        self.sweep("eags_orders", dataset, of["sedd"], "sampler=eags,random,low_confidence", *words)
+        self.sweep("eags_peers", dataset, of["causal"], "sampler=autoregressive", *words)
+        for other in (places[name] for name in places if name != dataset):
+            at_one = ("temperature=1", *words)
+            self.sweep("eags_orders", dataset, other["ens"], "sampler=eags", "steps=5", *at_one)
+            self.sweep("eags_peers", dataset, other["sedd"], "sampler=analytic", "steps=5,64", *at_one)
+
+
+def main() -> None:
+    parser = countable(arguments(__doc__ or "", "eags"))
+    parser.add_argument("--only", choices=ROOMS, default=None, help="one data set alone")
+    said, gpu, began = parser.parse_args(), on_gpu(), time.monotonic()
+    results = Path(said.results or ROOT / "docs" / "results" / f"eags-{'gpu' if gpu else 'cpu'}")
+    work = Work(said, MODELS[gpu], [said.only] if said.only else list(ROOMS))
+    places = {dataset: work.train_all(dataset) for dataset in work.names}
+    stories = Path(os.environ.get("DIFFQ_DATA", "nowhere"), "rocstories", "roc_valid.jsonl")
+    judge = work.train_judge(stories) if "rocstories" in places and stories.is_file() else None
+    for dataset in places:
+        judged = judge is not None and dataset == "rocstories"
+        work.sweep_all(dataset, places, *([f"metric.gen_ppl_given.judge={judge}"] if judged else []))
+        y = f"gen_ppl_given_by_{work.sizes['judge'][0].partition('=')[2]}" if judged else "bleu"
+        points, more = str(work.outputs / "points" / dataset), f"outputs={said.outputs}"
+        asked = ("--x", "vendi_ngram_4", "--y", y, "--format", "png,csv")
+        written = Path(ROOT, run("report", points, *asked, more, held=True).splitlines()[-1])
+        keep(results, [written.parent / name for name in KEPT], f"{dataset}-")
+    results.mkdir(parents=True, exist_ok=True)
+    keep_paper(results, "2411.06438", work.outputs)
+    print(f"{results}: {(time.monotonic() - began) / 60:.0f} minutes")
+
+
+if __name__ == "__main__":
+    main()
