@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-slow lint format bench table-2503.10683 table-2406.11473 table-2604.00375 clean
+.PHONY: help setup demo test test-slow lint format bench table-2503.10683 table-2406.11473 table-2604.00375 table-2411.06438 clean
 
 help: ## what there is to make
 	@grep -E '^[a-z0-9.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## (.*)/  make \1\t\2/' | expand -t 28
@@ -56,6 +56,9 @@ table-2406.11473: $(STAMP) ## the SEDD paper's tables and the claims of arXiv 24
 
 table-2604.00375: $(STAMP) ## the claims of arXiv 2604.00375 beside what was measured on sudoku and countdown
 	@scripts/paper_table.sh 2604.00375 sudoku reasoning
+
+table-2411.06438: $(STAMP) ## the claims of arXiv 2411.06438 beside what was measured on ROCStories and ParaDetox
+	@scripts/paper_table.sh 2411.06438 rocstories eags
 
 clean: ## remove the environment and the caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
