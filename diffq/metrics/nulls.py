@@ -8,7 +8,8 @@ samples a source change none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,12 +94,10 @@ def copy(answers: Answers, share: float, seed: int = 0) -> Answers:
 
 def null_lines(
     answers: Answers, shares: Sequence[float] = SHARES, seed: int = 0
-) -> dict[str, list[tuple[float, Answers]]]:
-    """The points of `corrupt` and, where there are sources, of `copy`: lists of (share, answers)."""
-    lines = {"corrupt": [(share, corrupt(answers, share, seed)) for share in shares]}
-    if "source" in answers.given():
-        lines["copy"] = [(share, copy(answers, share, seed)) for share in shares]
-    return lines
+) -> dict[str, list[tuple[float, Callable[[], Answers]]]]:
+    """The points of `corrupt` and, where there are sources, of `copy`: each its share, and what makes its answers."""
+    lines = {"corrupt": corrupt} | ({"copy": copy} if "source" in answers.given() else {})
+    return {name: [(share, partial(make, answers, share, seed)) for share in shares] for name, make in lines.items()}
 
 
 def _draws(answers: Answers, share: float, seed: int, pool: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,7 +37,7 @@ from diffq.report.tables import ReportTable, level_table, print_table, table, to
 from diffq.runs import paper_tables
 from diffq.runs.energy import write_courses
 from diffq.runs.judging import Judges
-from diffq.runs.nulls import read_nulls, score_nulls
+from diffq.runs.nulls import null_points
 from diffq.runs.report_files import Wanted, show, write_files
 from diffq.runs.report_page import write_page
 from diffq.runs.report_points import points_of, resampled
@@ -132,7 +132,7 @@ def make_report(selection: Selection, config: Config, judges: Judges, wanted: Wa
     places = [chosen.point for chosen in selection.chosen]
     points = [resampled(point, at.per_source(), named) for point, at in zip(points, places, strict=True)]
     folder = selection.folder or selection.store.reports / _name(points)
-    nulls, notes = _nulls(folder, selection, points, config, judges, (x, y))
+    nulls, notes = _nulls(selection, points, config, judges, (x, y))
     frontier = build_frontier(points, nulls, x, y)
     found, box = volumes(frontier)
     against = reference_line(frontier)
@@ -207,7 +207,6 @@ def baseline(points: Sequence[ReportPoint], needed: Sequence[str]) -> ReportPoin
 
 
 def _nulls(
-    folder: Path,
     selection: Selection,
     points: Sequence[ReportPoint],
     config: Config,
@@ -222,12 +221,11 @@ def _nulls(
     place = next(c.point for c, point in zip(selection.chosen, points, strict=True) if point.key == start.key)
     metrics = [metric for metric in config.metric.metrics if not metric.costly or metric.name in axes]
     try:
-        score_nulls(folder, start, judges.answers(place, start.samples), metrics)
+        found = null_points(place, start, judges.answers(place, start.samples), metrics)
     except UserError as error:
         return [], [f"no null lines: {error}"]
     notes = [] if start.plain else [f"null lines start from {start.folder}, since there is no plain baseline here"]
-    found = [resampled(p, statistics, set(axes)) for p, statistics in read_nulls(folder, start)]
-    return found, notes
+    return [resampled(point, statistics, set(axes)) for point, statistics in found], notes
 
 
 def print_report(report: Report) -> None:

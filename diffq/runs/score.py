@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from diffq.config import Config, Request, compose
 from diffq.errors import UserError
 from diffq.interrupts import reaching
-from diffq.metrics.base import Metric
+from diffq.metrics.base import Answers, Metric
 from diffq.metrics.evaluate import available, evaluate, refusal, to_json, usable
 from diffq.report.tables import print_table, show_interval
 from diffq.runs.grid import written
@@ -150,9 +150,8 @@ def score_points(
     judges: Judges,
     on_point: Callable[[int, int, Scored], None] | None = None,
 ) -> list[Scored]:
-    """Scores every point of a selection, each once, and writes metrics.json and per_source.npz into its folder.
+    """Scores every point of a selection, each once, and keeps that in its folder (`keep_scores`).
 
-    A score whose signature is there already is not computed again, unless its statistics a source are missing.
     UserError, before anything is computed, for a metric whose package is missing, and before a point is scored, for
     one that it cannot feed.
     """
@@ -187,19 +186,28 @@ def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int
         if reason is not None and ("cost" not in metric.needs() or cost):
             raise UserError(f"{point.folder}: {reason}")
     kept, _ = usable(metrics, answers.given(), answers.samples)
-    held = point.metrics()
-    signatures = {metric.signature(answers): metric for metric in kept}
-    kept_rows = point.per_source()
+    scores, new = keep_scores(point, {metric.signature(answers): metric for metric in kept}, lambda: answers)
+    return Scored(point, scores, new)
+
+
+def keep_scores(
+    point: Point, asked: Mapping[str, Metric], answers: Callable[[], Answers]
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """The scores of metrics, by their signatures, as the files of a point hold them; and how many of them are new.
+
+    A score that is there already is not computed again, unless its statistics a source are missing.
+    """
+    held, rows = point.metrics(), point.per_source()
     missing = [  # the first points were scored before set-valued figures had statistics
         metric
-        for signature, metric in signatures.items()
-        if signature not in held or ("|agg:jackknife|" in signature and signature not in kept_rows)
+        for signature, metric in asked.items()
+        if signature not in held or ("|agg:jackknife|" in signature and signature not in rows)
     ]
     if missing:
-        scores = evaluate(missing, answers)
+        scores = evaluate(missing, answers())
         statistics = {s.signature: s.per_source for s in scores if s.per_source is not None}
         held = point.write_metrics(to_json(scores), statistics)
-    return Scored(point, {signature: held[signature] for signature in signatures}, len(missing))
+    return {signature: held[signature] for signature in asked}, len(missing)
 
 
 def _tell(number: int, total: int) -> None:

@@ -4,6 +4,7 @@
     samples.jsonl   one row a sample, append-only
     metrics.json    {signature: {name, value, low, high, n, direction}}
     per_source.npz  the statistics that intervals are bootstrapped from, by signature
+    nulls/          metrics.json and per_source.npz of its null lines, a folder each, where a frontier began here
     run.json        status, times, counts, versions, device, and the typed dials
     lock            held while somebody samples
 
@@ -140,7 +141,7 @@ class Point:
             raise UserError(f"{path} must hold a mapping; put it back, or {mended}")
         return value
 
-    def per_source(self, name: str = "per_source.npz") -> dict[str, Any]:
+    def per_source(self) -> dict[str, Any]:
         """Arrays of sources × statistics by signature, those that have been written with the scores.
 
         UserError where the file is damaged.
@@ -150,7 +151,7 @@ class Point:
 
         import numpy as np
 
-        path = self.folder / name
+        path = self.folder / "per_source.npz"
         try:
             with np.load(path, allow_pickle=False) as held:
                 names = held["signatures"].tolist()
@@ -158,9 +159,8 @@ class Point:
         except FileNotFoundError:
             return {}
         except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as error:
-            scores = path.with_name("metrics.json" if name == "per_source.npz" else f"{path.stem}.json")
             raise UserError(
-                f"{path} is damaged; delete it and {scores.name} beside it, and scoring makes both again"
+                f"{path} is damaged; delete it and metrics.json beside it, and scoring makes both again"
             ) from error
 
     def write_metrics(
@@ -188,9 +188,9 @@ class Point:
             finally:
                 os.close(handle)
 
-    def write_statistics(self, arrays: Mapping[str, Any], name: str = "per_source.npz") -> None:
+    def write_statistics(self, arrays: Mapping[str, Any]) -> None:
         """Writes arrays by signature; `per_source` reads them."""
-        write_atomic(self.folder / name, _pack(arrays))
+        write_atomic(self.folder / "per_source.npz", _pack(arrays))
 
 
 def _pack(arrays: Mapping[str, Any]) -> bytes:

@@ -86,12 +86,12 @@ def test_lines_go_where_they_should(baseline):
     lines = null_lines(baseline)
     assert set(lines) == {"corrupt", "copy"}
     assert [share for share, _ in lines["copy"]] == list(SHARES)
-    quality = [Bleu()(point).value for _, point in lines["corrupt"]]
+    quality = [Bleu()(made()).value for _, made in lines["corrupt"]]
     assert quality == sorted(quality, reverse=True)
     assert quality[-1] < quality[0] / 4
-    diversity = [SelfBleu()(point).value for _, point in lines["corrupt"]]
+    diversity = [SelfBleu()(made()).value for _, made in lines["corrupt"]]
     assert diversity == sorted(diversity, reverse=True)
-    copied = [SourceBleu()(point).value for _, point in lines["copy"]]
+    copied = [SourceBleu()(made()).value for _, made in lines["copy"]]
     assert copied == sorted(copied)
     assert copied[-1] == pytest.approx(100)
 

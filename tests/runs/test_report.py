@@ -11,7 +11,7 @@ from made_up_store import make_store
 
 from diffq.config import Request
 from diffq.errors import UserError
-from diffq.runs import nulls, report, score
+from diffq.runs import report, score
 from diffq.runs.selection import select
 
 
@@ -36,7 +36,6 @@ def test_the_newest_sweep_is_reported(scored, capsys):
         "frontier.png",
         "frontier.svg",
         "frontier.md",
-        "nulls.json",
     }
     with open(sweep / "frontier.csv") as file:
         rows = list(csv.DictReader(file))
@@ -60,8 +59,9 @@ def test_null_lines_are_scored_once(scored, monkeypatch):
     def again(*_):
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(nulls, "evaluate", again)
+    monkeypatch.setattr(score, "evaluate", again)
     report.run(request(store))
+    report.run(request(store, "metric=bleu,self_bleu", "metric.x=self_bleu", "metric.y=bleu"))  # of part of them
 
 
 def test_axes_can_be_chosen(scored, capsys):
@@ -112,15 +112,12 @@ def test_the_papers_table(scored, capsys):
 
 
 def test_a_report_without_its_checkpoint_has_no_null_lines_and_says_so(scored, capsys):
-    store, sweep = scored
-    held = (sweep / "nulls.json").read_bytes() if (sweep / "nulls.json").exists() else b"{}"
-    (sweep / "nulls.json").unlink(missing_ok=True)
+    store, _ = scored
     store.train.rename(store.train.with_name("moved"))
     try:
         report.run(request(store))
     finally:
         store.train.with_name("moved").rename(store.train)
-        (sweep / "nulls.json").write_bytes(held)
     notes = json.loads(capsys.readouterr().out)["notes"]
     assert any(note.startswith("no null lines:") for note in notes)
 

@@ -155,12 +155,15 @@ def samples_files(outputs: Path) -> list[Path]:
 def results(outputs: Path) -> dict[str, Any]:
     """All that a sweep leaves for its user, by file: bytes where they must be equal, else what of them must be.
 
-    Times, memory and the machine are not among it.
+    Times, memory and the machine are not among it. Null lines are compared in frontier.csv: a report of a part of the
+    points may have kept more of them.
     """
     found: dict[str, Any] = {}
     for path in sorted([*outputs.glob("points/**/*"), *outputs.glob("sweeps/**/*"), *outputs.glob("reports/**/*")]):
         name = str(path.relative_to(outputs))
-        if path.name in ("samples.jsonl", "nulls.json") or path.suffix in (".png", ".svg"):
+        if "nulls" in path.parts:
+            continue
+        if path.name == "samples.jsonl" or path.suffix in (".png", ".svg"):
             found[name] = path.read_bytes()
         elif path.suffix == ".npz":
             with np.load(path) as held:

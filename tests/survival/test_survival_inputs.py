@@ -26,6 +26,10 @@ def point(outputs: Path) -> Path:
     return samples_files(outputs)[0].parent
 
 
+def null_line(outputs: Path) -> Path:
+    return next(outputs.glob("points/**/nulls/corrupt-0.1"))
+
+
 def training(outputs: Path) -> Path:
     (folder,) = outputs.glob("train/*")
     return folder
@@ -124,7 +128,7 @@ CASES = (
          remove("per_source.npz", "metrics.json")),
     Case("per_source.npz text", put("per_source.npz", "hello"), r"per_source\.npz is damaged",
          remove("per_source.npz", "metrics.json"), "report"),
-    Case("nulls.json cut", cut(lambda o: next(o.glob("sweeps/*")), "nulls.json"), None),
+    Case("null line cut", cut(null_line, "metrics.json"), None),
     Case("a middle line cut", lines(lambda rows: [*rows[:5], rows[5][:-9] + b"\n", *rows[6:]]), f"line 6 .*{GONE}",
          remove(".")),
     Case("a middle line other bytes", lines(lambda rows: [*rows[:5], b"x" * (len(rows[5]) - 1) + b"\n", *rows[6:]]),
@@ -184,9 +188,9 @@ def test_what_was_damaged(case: Case, server: ForkServer, whole: Path, tmp_path:
         server.finish([words[0], f"outputs={outputs}", *words[1:]])
     if case.said is not None or case.verb != "sweep":
         server.finish(sweep)
-    if "nulls.json" in case.name:
-        assert "nulls.json is not JSON" in said
-        remove("nulls.json", find=lambda o: next(o.glob("sweeps/*")))(outputs)
+    if case.name == "null line cut":
+        assert "metrics.json is not JSON" in said
+        remove("metrics.json", find=null_line)(outputs)
         server.finish(sweep)
     assert results(outputs) == results(whole)
 
