@@ -48,7 +48,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_range(field, getattr(self, field.name), self.kind or type(self).__name__)
+            _check_range(field, getattr(self, field.name), f"{self.kind or type(self).__name__}: {field.name}")
         self.check()
 
     def check(self) -> None:
@@ -58,7 +58,7 @@ class Settings:
         return dataclasses.replace(self, **changes)
 
 
-def _check_range(field: dataclasses.Field, value: Any, owner: str) -> None:
+def _check_range(field: dataclasses.Field, value: Any, where: str) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return
     low, high, above = (field.metadata.get(k) for k in ("low", "high", "above"))
@@ -67,7 +67,7 @@ def _check_range(field: dataclasses.Field, value: Any, owner: str) -> None:
         or (high is not None and value > high)
         or (above is not None and value <= above)
     ):
-        raise UserError(f"{owner}: {field.name}={value} is out of range; allowed: {describe_range(field)}")
+        raise UserError(f"{where}={value} is out of range; allowed: {describe_range(field)}")
 
 
 def describe_range(field: dataclasses.Field) -> str:
@@ -131,6 +131,7 @@ def typed(cls: type[S], values: Mapping[str, Any], where: str) -> S:
     for name, field in fields.items():
         if name in values:
             made[name] = _convert(hints[name], values[name], f"{where}.{name}")
+            _check_range(field, made[name], f"{where}.{name}")
         elif field.default is MISSING and field.default_factory is MISSING:
             raise UserError(f"{where}.{name} must be given ({type_name(hints[name])})")
     return cls(**made)

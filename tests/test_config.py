@@ -171,6 +171,8 @@ def test_a_stored_configuration_of_another_version_says_so() -> None:
         (["seed=x"], ["seed='x' must be a whole number"]),
         (["seed=1.5"], ["seed=1.5 must be a whole number"]),
         (["seed=-1"], ["seed=-1 is out of range", "≥ 0"]),
+        (["dataset=qqp", "dataset.room=0"], ["dataset.room=0 is out of range", "≥ 1"]),
+        (["trainer.bins=0"], ["trainer.bins=0 is out of range", "1 … 64"]),
         (["num_samples=0"], ["num_samples=0 is out of range", "≥ 1"]),
         (["split=tset"], ["split=tset", "did you mean 'test'?", "train, valid, test"]),
         (["sampler=cfg", "scale='2'"], ["sampler.scale='2' must be a number"]),

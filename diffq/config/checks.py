@@ -209,6 +209,11 @@ def _check_noise(config: Config) -> None:
     """UserError where a training is to mask by entropy, and model or settings cannot."""
     trainer, room = config.trainer, getattr(config.dataset, "room", None)
     if trainer.noise != "ens":
+        loss_on = getattr(config.model, "loss_on", "masked")
+        if config.checkpoint is None and loss_on != "masked":
+            raise UserError(
+                f"model.loss_on={loss_on} means the bin that trainer.noise=ens masked last; leave it out, or give that"
+            )
         return
     if not config.laid_out:
         raise UserError(

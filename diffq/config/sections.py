@@ -97,6 +97,10 @@ class TrainerSettings(Settings):
     def check(self) -> None:
         if self.max_steps is None and self.max_minutes is None:
             raise UserError("a training needs an end: give trainer.max_steps or trainer.max_minutes")
+        if self.noise != "ens":
+            for name in ("bins", "entropy_from", "entropy_model", "fill"):
+                if (value := getattr(self, name)) != getattr(type(self), name):
+                    raise UserError(f"trainer.{name}={value} is for trainer.noise=ens; leave it out, or give that")
 
 
 @dataclass(frozen=True, kw_only=True)

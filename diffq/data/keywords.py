@@ -93,15 +93,19 @@ def draw_keywords(
 
 
 def parse_keywords(words: Sequence[str]) -> tuple[tuple[str, int | None], ...]:
-    """The words with their positions, None where these are to be drawn. UserError for an empty word, and where some
-    have a position and others have not."""
+    """The words with their positions, None where these are to be drawn. UserError for no word, an empty one, a position
+    that is none, and where some have a position and others have not."""
+    if not words:
+        raise UserError("dataset.keywords=[] names no word; leave it out for none, or name some: [storm,boat]")
     found: list[tuple[str, int | None]] = []
     for text in words:
         match = re.fullmatch(r"\s*(?:(\d+)\s*:)?\s*(.*?)\s*", text, re.DOTALL)
-        if match is None or not match[2]:
+        if match is None or not match[2].strip(","):
             raise UserError(
                 f"dataset.keywords: {text!r} holds no word; write a word, or a position and a word: 3:storm"
             )
+        if match[1] is None and re.match(r"-?\d*\s*:", match[2]):
+            raise UserError(f"dataset.keywords: {text!r} has no position that is a whole number from 0, as in 3:storm")
         found.append((match[2], None if match[1] is None else int(match[1])))
     if len({at is None for _, at in found}) > 1:
         raise UserError("dataset.keywords: give every word a position, as in 3:storm, or none")

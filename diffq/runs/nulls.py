@@ -1,5 +1,5 @@
 """The null lines of a frontier. They cost no sampling, only scoring, and are kept with the point that they start from:
-nulls/corrupt-0.1/metrics.json in its folder, so every frontier that starts there has them."""
+nulls/corrupt-0.1.json in its folder, so every frontier that starts there has them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def null_points(
         asked = {metric.signature(like): metric for metric in kept}
         for share, changed in points:
             key = f"{sampler}-{share:g}"
-            at = Point(place.folder / "nulls" / key)
-            scores, _ = keep_scores(at, asked, changed)
+            files = place.nulls(key)
+            scores, _ = keep_scores(files, asked, changed)
             point = ReportPoint(
                 key=key,
                 folder="",
@@ -50,6 +50,6 @@ def null_points(
                 figures=pick_figures(scores, baseline.samples),
                 kind="null",
             )
-            rows = at.per_source()
+            rows = files.per_source()
             made.append((point, {signature: rows[signature] for signature in asked if signature in rows}))
     return made

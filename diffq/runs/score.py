@@ -22,6 +22,7 @@ from diffq.runs.grid import written
 from diffq.runs.judging import Judges
 from diffq.runs.selection import Selection, outputs_of, select
 from diffq.store import Point, Store
+from diffq.store.scores import ScoreFiles
 
 if TYPE_CHECKING:
     from diffq.data.task import DatasetSettings
@@ -186,18 +187,18 @@ def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int
         if reason is not None and ("cost" not in metric.needs() or cost):
             raise UserError(f"{point.folder}: {reason}")
     kept, _ = usable(metrics, answers.given(), answers.samples)
-    scores, new = keep_scores(point, {metric.signature(answers): metric for metric in kept}, lambda: answers)
+    scores, new = keep_scores(point.scores, {metric.signature(answers): metric for metric in kept}, lambda: answers)
     return Scored(point, scores, new)
 
 
 def keep_scores(
-    point: Point, asked: Mapping[str, Metric], answers: Callable[[], Answers]
+    files: ScoreFiles, asked: Mapping[str, Metric], answers: Callable[[], Answers]
 ) -> tuple[dict[str, dict[str, Any]], int]:
-    """The scores of metrics, by their signatures, as the files of a point hold them; and how many of them are new.
+    """The scores of metrics, by their signatures, as these files hold them then; and how many of them are new.
 
     A score that is there already is not computed again, unless its statistics a source are missing.
     """
-    held, rows = point.metrics(), point.per_source()
+    held, rows = files.metrics(), files.per_source()
     missing = [  # the first points were scored before set-valued figures had statistics
         metric
         for signature, metric in asked.items()
@@ -206,7 +207,7 @@ def keep_scores(
     if missing:
         scores = evaluate(missing, answers())
         statistics = {s.signature: s.per_source for s in scores if s.per_source is not None}
-        held = point.write_metrics(to_json(scores), statistics)
+        held = files.merge(to_json(scores), statistics)
     return {signature: held[signature] for signature in asked}, len(missing)
 
 

@@ -4,7 +4,7 @@
     samples.jsonl   one row a sample, append-only
     metrics.json    {signature: {name, value, low, high, n, direction}}
     per_source.npz  the statistics that intervals are bootstrapped from, by signature
-    nulls/          metrics.json and per_source.npz of its null lines, a folder each, where a frontier began here
+    nulls/          the same two of its null lines, where a frontier begins here: corrupt-0.1.json, corrupt-0.1.npz
     run.json        status, times, counts, versions, device, and the typed dials
     lock            held while somebody samples
 
@@ -13,8 +13,6 @@ Knows no network and no metric: rows and metrics are plain mappings here.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +36,7 @@ from diffq.store.files import (
 )
 from diffq.store.identity import Identity
 from diffq.store.locks import Busy
-from diffq.store.scores import whole_scores
+from diffq.store.scores import ScoreFiles
 from diffq.store.versions import versions
 
 Status = Literal["absent", "partial", "done"]
@@ -48,7 +46,6 @@ Status = Literal["absent", "partial", "done"]
 # inherits this table but no lock, start empty.
 _held: dict[str, int] = {}
 _released = threading.Condition()
-_scores = threading.Lock()
 
 
 class Point:
@@ -121,9 +118,18 @@ class Point:
         """What `run.json` holds; empty where there is none."""
         return read_json(self.folder / "run.json") or {}
 
+    @property
+    def scores(self) -> ScoreFiles:
+        """`metrics.json` and `per_source.npz`."""
+        return ScoreFiles(self.folder)
+
+    def nulls(self, line: str) -> ScoreFiles:
+        """What became of the samples in a null line, `corrupt-0.1`: its scores."""
+        return ScoreFiles(self.folder / "nulls", line, line)
+
     def metrics(self) -> dict[str, dict[str, Any]]:
         """The whole entries of `metrics.json`, by signature; empty where there is none."""
-        return whole_scores(read_json(self.folder / "metrics.json") or {})
+        return self.scores.metrics()
 
     def config(self) -> dict[str, Any]:
         """What `config.yaml` holds. UserError where the folder has none, or it is no mapping."""
@@ -146,61 +152,13 @@ class Point:
 
         UserError where the file is damaged.
         """
-        import zipfile
-        import zlib
-
-        import numpy as np
-
-        path = self.folder / "per_source.npz"
-        try:
-            with np.load(path, allow_pickle=False) as held:
-                names = held["signatures"].tolist()
-                return {name: held[f"s{i}"] for i, name in enumerate(names)}
-        except FileNotFoundError:
-            return {}
-        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as error:
-            raise UserError(
-                f"{path} is damaged; delete it and metrics.json beside it, and scoring makes both again"
-            ) from error
+        return self.scores.per_source()
 
     def write_metrics(
         self, metrics: Mapping[str, Mapping[str, Any]], per_source: Mapping[str, Any] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Merges scores into the file by signature and returns all that it then holds.
-
-        Scores need no claim, since the samples are not touched: each file is replaced whole, by one writer at a time.
-        The statistics go first, so that a score whose statistics are missing is never seen.
-        """
-        with self._merging():
-            if per_source:
-                self.write_statistics(self.per_source() | dict(per_source))
-            merged = self.metrics() | {signature: dict(score) for signature, score in metrics.items()}
-            write_json(self.folder / "metrics.json", merged)
-        return merged
-
-    @contextlib.contextmanager
-    def _merging(self) -> Iterator[None]:
-        """Holds other writers of scores off, in this process and others, for as long as two files take."""
-        with _scores:
-            handle = locks.take(self.folder / "metrics.lock", wait=True)
-            try:
-                yield
-            finally:
-                os.close(handle)
-
-    def write_statistics(self, arrays: Mapping[str, Any]) -> None:
-        """Writes arrays by signature; `per_source` reads them."""
-        write_atomic(self.folder / "per_source.npz", _pack(arrays))
-
-
-def _pack(arrays: Mapping[str, Any]) -> bytes:
-    """A .npz of arrays by signature. Signatures are no file names, so they go into an array of their own."""
-    import numpy as np
-
-    buffer = io.BytesIO()
-    numbered = {f"s{i}": np.asarray(array) for i, array in enumerate(arrays.values())}
-    np.savez_compressed(buffer, allow_pickle=False, signatures=np.array(list(arrays), dtype=str), **numbered)
-    return buffer.getvalue()
+        """Merges scores into the files by signature and returns all that they then hold."""
+        return self.scores.merge(metrics, per_source)
 
 
 class Claim:

@@ -119,6 +119,10 @@ def test_words_of_several_tokens_stay_whole(pieces: Tokenizer) -> None:
         (["zebra"], 9, "does not know the keyword 'zebra'"),
         (["3:"], 9, "holds no word"),
         ([" "], 9, "holds no word"),
+        ([","], 9, "holds no word"),
+        (["-1:storm"], 9, "no position that is a whole number from 0"),
+        ([":storm"], 9, "no position that is a whole number from 0"),
+        ([], 9, "names no word"),
     ],
 )
 def test_what_cannot_be_placed_is_refused(given: list[str], length: int, said: str, words: Tokenizer) -> None:

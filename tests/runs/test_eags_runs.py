@@ -193,6 +193,9 @@ def test_frozen_entropies_are_asked_once(outputs, tmp_path, capsys, monkeypatch)
     ("words", "said"),
     [
         (["trainer.noise=ens"], "asks a frozen model, and none is given; give model.start or"),
+        (["trainer.bins=3"], "trainer.bins=3 is for trainer.noise=ens"),
+        (["trainer.fill=apart"], "trainer.fill=apart is for trainer.noise=ens"),
+        (["model.loss_on=newest"], "model.loss_on=newest means the bin that trainer.noise=ens masked last"),
         (["trainer.noise=ens", "model=mdlm_tiny"], "trainer.noise=ens is for models of kind eags"),
         (
             ["trainer.noise=ens", "trainer.bins=12", "trainer.entropy_from=self_partial"],

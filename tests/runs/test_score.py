@@ -65,7 +65,7 @@ def test_statistics_that_were_not_kept_are_added(store):
     first = score.score_points(selection, metrics.metric.metrics, judges)[0]
     (corpus,) = [s for s in first.scores if "agg:jackknife" in s]
     rows = first.point.per_source()
-    first.point.write_statistics({s: array for s, array in rows.items() if s != corpus})
+    first.point.scores.write_statistics({s: array for s, array in rows.items() if s != corpus})
     again = score.score_points(selection, metrics.metric.metrics, judges)
     assert [s.new for s in again] == [1, 0, 0, 0, 0, 0]
     assert again[0].scores == first.scores

@@ -26,8 +26,8 @@ def point(outputs: Path) -> Path:
     return samples_files(outputs)[0].parent
 
 
-def null_line(outputs: Path) -> Path:
-    return next(outputs.glob("points/**/nulls/corrupt-0.1"))
+def null_lines(outputs: Path) -> Path:
+    return next(outputs.glob("points/**/nulls"))
 
 
 def training(outputs: Path) -> Path:
@@ -128,7 +128,7 @@ CASES = (
          remove("per_source.npz", "metrics.json")),
     Case("per_source.npz text", put("per_source.npz", "hello"), r"per_source\.npz is damaged",
          remove("per_source.npz", "metrics.json"), "report"),
-    Case("null line cut", cut(null_line, "metrics.json"), None),
+    Case("null line cut", cut(null_lines, "corrupt-0.1.json"), None),
     Case("a middle line cut", lines(lambda rows: [*rows[:5], rows[5][:-9] + b"\n", *rows[6:]]), f"line 6 .*{GONE}",
          remove(".")),
     Case("a middle line other bytes", lines(lambda rows: [*rows[:5], b"x" * (len(rows[5]) - 1) + b"\n", *rows[6:]]),
@@ -189,8 +189,8 @@ def test_what_was_damaged(case: Case, server: ForkServer, whole: Path, tmp_path:
     if case.said is not None or case.verb != "sweep":
         server.finish(sweep)
     if case.name == "null line cut":
-        assert "metrics.json is not JSON" in said
-        remove("metrics.json", find=null_line)(outputs)
+        assert "corrupt-0.1.json is not JSON" in said
+        remove("corrupt-0.1.json", find=null_lines)(outputs)
         server.finish(sweep)
     assert results(outputs) == results(whole)
 
