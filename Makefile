@@ -55,10 +55,10 @@ table-2406.11473: $(STAMP) ## the SEDD paper's tables and the claims of arXiv 24
 	@$(BIN)/diffq report paper=2406.11473
 
 table-2604.00375: $(STAMP) ## the claims of arXiv 2604.00375 beside what was measured on sudoku and countdown
-	@scripts/paper_table.sh 2604.00375 sudoku reasoning
+	@scripts/paper_table.sh 2604.00375 sudoku,countdown reasoning
 
 table-2411.06438: $(STAMP) ## the claims of arXiv 2411.06438 beside what was measured on ROCStories and ParaDetox
-	@scripts/paper_table.sh 2411.06438 rocstories eags
+	@scripts/paper_table.sh 2411.06438 rocstories,paradetox eags
 
 clean: ## remove the environment and the caches; outputs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -38,7 +38,8 @@ class Scored:
 
 
 def run(request: Request) -> int:
-    """Scores what the command line names, prints a table, and returns 0."""
+    """Scores what the command line names and prints a table. Returns 0, or 1 where a point of several failed, which
+    keeps no other from being scored."""
     store = Store(outputs_of(request))
     if given := getattr(request.flags, "answers", None):
         return _run_given(request, given[-1])
@@ -59,14 +60,19 @@ def run(request: Request) -> int:
         if not request.json:
             _tell(number, total)
 
+    failed: list[UserError] = []
     with reaching(lambda: "{} of {} points are scored".format(*(told[-1] if told else (0, len(done.chosen))))):
-        scored = score_points(done, suite.metrics, judges, on_point=tell)
+        scored = score_points(done, suite.metrics, judges, on_point=tell, on_failed=failed.append)
+    if not scored:
+        raise failed[0]
     if request.json:
         found = [{"folder": store.relative(s.point.folder), "metrics": s.scores} for s in scored]
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
         print_table("", *_table(store, scored))
-    return 0
+    for error in failed:
+        print(f"diffq: {error}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _run_given(request: Request, given: str) -> int:
@@ -150,17 +156,24 @@ def score_points(
     metrics: Sequence[Metric],
     judges: Judges,
     on_point: Callable[[int, int, Scored], None] | None = None,
+    on_failed: Callable[[UserError], None] | None = None,
 ) -> list[Scored]:
     """Scores every point of a selection, each once, and keeps that in its folder (`keep_scores`).
 
     UserError, before anything is computed, for a metric whose package is missing, and before a point is scored, for
-    one that it cannot feed.
+    one that it cannot feed. on_failed: is told instead of what one point fails of, and the others are scored.
     """
     check_available(metrics)
     found: dict[tuple[Path, int], Scored] = {}
     jobs = {(c.point.folder.resolve(), c.samples): c for c in selection.chosen}
     for number, (key, chosen) in enumerate(jobs.items(), start=1):
-        found[key] = _score(chosen.point, metrics, judges, chosen.samples)
+        try:
+            found[key] = _score(chosen.point, metrics, judges, chosen.samples)
+        except UserError as error:
+            if on_failed is None:
+                raise
+            on_failed(error)
+            continue
         if on_point:
             on_point(number, len(jobs), found[key])
     return list(found.values())
@@ -187,7 +200,11 @@ def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int
         if reason is not None and ("cost" not in metric.needs() or cost):
             raise UserError(f"{point.folder}: {reason}")
     kept, _ = usable(metrics, answers.given(), answers.samples)
-    scores, new = keep_scores(point.scores, {metric.signature(answers): metric for metric in kept}, lambda: answers)
+    asked = {metric.signature(answers): metric for metric in kept}
+    try:
+        scores, new = keep_scores(point.scores, asked, lambda: answers)
+    except UserError as error:
+        raise UserError(error if str(point.folder) in str(error) else f"{point.folder}: {error}") from error
     return Scored(point, scores, new)
 
 

@@ -130,6 +130,17 @@ def test_what_cannot_be_scored_is_refused(store):
         Judges(store).answers(point, 2)
 
 
+def test_a_point_that_fails_keeps_no_other_from_being_scored(store, capsys):
+    whole = select(store, [])
+    (whole.points[2].folder / "metrics.json").write_text("{")
+    assert score.run(request(store, "metric=bleu")) == 1
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 5
+    assert f"{whole.points[2].folder}/metrics.json is not JSON" in said.err
+    with pytest.raises(UserError, match="is not JSON"):
+        score.run(request(store, "metric=bleu", runs=[whole.points[2].folder]))
+
+
 def test_runs_are_named_in_many_ways(store):
     sweep = store.newest_sweep()
     whole = select(store, [sweep])
