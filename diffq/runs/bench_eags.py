@@ -3,7 +3,9 @@ and ours, and against its own control, a random order.
 
 The published arrangement does the same work at every step, so one is timed and multiplied; ours runs whole. Weights are
 random (time does not depend on them), and what is compared takes turns. What the random order saves is what it does not
-read, so its row says how much that is. Agreement with the textbook version is counted on small canvases.
+read, so its row says how much that is: most of the work where the vocabulary is RoBERTa's, hardly any where it has
+512 words. Agreement with the textbook version is counted on small canvases. `diffq bench overhead eags` says where
+the time of the two orders goes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +22,7 @@ from diffq.config import Request
 from diffq.diffusion.contracts import Canvas, Meter
 from diffq.rng import Rng
 from diffq.runs.bench import against_textbook, textbook
-from diffq.runs.bench_parts import given_then_free, random_model, timed
+from diffq.runs.bench_parts import Clocked, given_then_free, random_model, timed
 from diffq.runs.planning.amounts import text_counts
 from diffq.runs.planning.dry import Blank, trace_canvas
 
@@ -29,18 +32,27 @@ SIZES = {"width": 384, "heads": 6, "layers": 6, "conditioning": 128, "max_length
 
 @dataclass(frozen=True)
 class Row:
-    """The dials of EAGS, and what it is held against: a sampler with its dials, or the textbook's loop (None)."""
+    """The dials of EAGS, what it is held against, a sampler with its dials or the textbook's loop (None), and the
+    vocabulary."""
 
     dials: dict[str, Any] = field(default_factory=dict)
     other: tuple[str, dict[str, Any]] | None = None
     turns: int = 3
+    words: int = WORDS
 
 
 ROWS: dict[str, Row] = {
     "eags/textbook_64": Row(),
     "eags/ancestral_64": Row(other=("ancestral", {"steps": STEPS})),
     "eags/random_order": Row(other=("eags", {"order": "random"}), turns=5),
+    "eags/random_order_512_words": Row(other=("eags", {"order": "random"}), turns=9, words=512),
     "eags/sweep": Row({"update": "all"}, other=("ancestral", {"steps": STEPS}), turns=2),
+}
+OVERHEAD: dict[str, Row] = {
+    "eags/five_steps": Row(),
+    "eags/random_order": Row({"order": "random"}),
+    "eags/five_steps_512_words": Row(words=512),
+    "eags/random_order_512_words": Row({"order": "random"}, words=512),
 }
 
 
@@ -49,21 +61,41 @@ def run(request: Request, names: Sequence[str]) -> list[dict[str, Any]]:
     read and FLOPs beyond the other's, as shares of the other's; agreement."""
     if not names:
         return []
-    model = make_model()
     rows = []
     for name in names:
         print(f"diffq: timing {name} …", file=sys.stderr, flush=True)
-        rows.append(_row(name, ROWS[name], model, request.flags.full))
+        rows.append(_row(name, ROWS[name], make_model(ROWS[name].words), request.flags.full))
     return rows
 
 
-def vocabulary() -> SimpleNamespace:
-    return SimpleNamespace(size=WORDS + 1, pad=0, mask=WORDS, start=0, end=0)
+def overhead(names: Sequence[str], rate: float) -> list[dict[str, Any]]:
+    """The rows of `diffq bench overhead`. rate: multiply-adds a second of this machine's matrix product."""
+    from diffq.registry import SAMPLERS
+
+    rows = []
+    for name in names:
+        print(f"diffq: timing {name} …", file=sys.stderr, flush=True)
+        row = OVERHEAD[name]
+        model, sampler = make_model(row.words), SAMPLERS["eags"](**row.dials)
+        canvas, runs = given_then_free(BATCH, CONDITION, TARGET), []
+        timed(sampler, model, given_then_free(2, CONDITION, TARGET), 0)  # warm-up
+        for turn in range(row.turns):
+            clock, began = Clocked(model.denoiser()), time.perf_counter()
+            sampler(clock, canvas, Rng(turn))
+            runs.append((time.perf_counter() - began, clock))
+        seconds, clock = sorted(runs, key=lambda run: run[0])[row.turns // 2]
+        rows.append(clock.row(name, seconds, 0.0, _work(sampler, model, canvas)[1] / 2 / rate))
+    return rows
 
 
-def make_model() -> Any:
+@lru_cache(maxsize=1)
+def make_model(words: int) -> Any:
     """A network with random weights whose scores differ from word to word."""
-    return random_model("mdlm", SIZES, vocabulary(), 0.1)
+    return random_model("mdlm", SIZES, vocabulary(words), 0.1)
+
+
+def vocabulary(words: int) -> SimpleNamespace:
+    return SimpleNamespace(size=words + 1, pad=0, mask=words, start=0, end=0)
 
 
 def _row(name: str, row: Row, model: Any, full: bool) -> dict[str, Any]:
@@ -97,12 +129,17 @@ def _textbook_seconds(model: Any, canvas: Canvas, turn: int, full: bool) -> floa
 
 def _more_work(sampler: Any, other: Any, model: Any, canvas: Canvas) -> dict[str, Any]:
     """Positions read and FLOPs beyond the other's, as shares of the other's: counted, not timed."""
-    blank, network = Blank.of(model.settings, vocabulary()), model.settings.work(vocabulary())
-    ours, theirs = (text_counts(trace_canvas(s, blank, canvas, 0), network, False) for s in (sampler, other))
-    assert ours.work is not None
-    assert theirs.work is not None
-    flops, beside = (w.flops + w.projection for w in (ours.work, theirs.work))
-    return {"more_positions": ours.positions / theirs.positions - 1, "more_flops": flops / beside - 1}
+    (positions, flops), (beside, other_flops) = (_work(s, model, canvas) for s in (sampler, other))
+    return {"more_positions": positions / beside - 1, "more_flops": flops / other_flops - 1}
+
+
+def _work(sampler: Any, model: Any, canvas: Canvas) -> tuple[int, float]:
+    """Positions that are read, and FLOPs of the network and of their projections."""
+    words = vocabulary(model.denoiser().mask)
+    trace = trace_canvas(sampler, Blank.of(model.settings, words), canvas, 0)
+    counts = text_counts(trace, model.settings.work(words), False)
+    assert counts.work is not None
+    return counts.positions, counts.work.flops + counts.work.projection
 
 
 def _agreement(row: Row, model: Any) -> dict[str, Any]:

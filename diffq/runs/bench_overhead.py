@@ -1,7 +1,7 @@
 """`diffq bench overhead`: where the time of our samplers goes, and how near it is to the floor.
 
 The floor is the time that this machine's matrix product needs for the multiplications that cannot be avoided: the
-network on every token that is no padding, and one projection of every clamped position on the vocabulary.
+network on every token that is no padding, and one projection of every position that is clamped, or read.
 """
 
 from __future__ import annotations
@@ -15,51 +15,30 @@ import torch
 from diffq.config import Request
 from diffq.data.canvases import BATCH_TOKENS, build_canvas, plan_batches
 from diffq.rng import Rng
+from diffq.runs import bench_eags
 from diffq.runs.bench import chosen
+from diffq.runs.bench_parts import Clocked
 from diffq.runs.bench_samplers import DIALS, STEPS, Bench, open_bench, open_sampler
 
 
 def run(request: Request) -> list[dict[str, Any]]:
     """The rows: seconds in all, the shares of network, projection and the rest, the floor and its share."""
-    names = chosen(list(DIALS), request.flags.names)
-    config, bench = open_bench(request)
-    rate = _multiplications_a_second(bench.model.settings.width)
+    names = chosen([*DIALS, *bench_eags.OVERHEAD], request.flags.names)
     rows = []
-    for name in names:
-        print(f"diffq: timing {name} …", file=sys.stderr, flush=True)
-        sampler, _ = open_sampler(name)
-        rows.append(_row(name, bench, sampler, config.batch_tokens or BATCH_TOKENS, rate))
+    if embedded := [name for name in names if name in DIALS]:
+        config, bench = open_bench(request)
+        rate = _multiplications_a_second(bench.model.settings.width)
+        for name in embedded:
+            print(f"diffq: timing {name} …", file=sys.stderr, flush=True)
+            sampler, _ = open_sampler(name)
+            rows.append(_row(name, bench, sampler, config.batch_tokens or BATCH_TOKENS, rate))
+    if discrete := [name for name in names if name in bench_eags.OVERHEAD]:
+        rows += bench_eags.overhead(discrete, _multiplications_a_second(int(bench_eags.SIZES["width"])))
     return rows
 
 
-class _Clock:
-    """A denoiser whose sessions add up the seconds in `run` and in `read`."""
-
-    def __init__(self, denoiser: Any):
-        self._denoiser = denoiser
-        self.seconds = {"open": 0.0, "run": 0.0, "read": 0.0}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._denoiser, name)
-
-    def open(self, *arguments: Any) -> Any:
-        session = self.timed("open", self._denoiser.open)(*arguments)
-        for name in ("run", "read"):
-            setattr(session, name, self.timed(name, getattr(session, name)))
-        return session
-
-    def timed(self, name: str, function: Any) -> Any:
-        def call(*arguments: Any) -> Any:
-            began = time.perf_counter()
-            result = function(*arguments)
-            self.seconds[name] += time.perf_counter() - began
-            return result
-
-        return call
-
-
 def _row(name: str, bench: Bench, sampler: Any, batch_tokens: int, rate: float) -> dict[str, Any]:
-    clock = _Clock(bench.denoiser)
+    clock = Clocked(bench.denoiser)
     source_lengths = [len(s) for s in bench.sources]
     plan = plan_batches([bench.lengths], source_lengths, batch_tokens)
     padded = 0
@@ -69,18 +48,7 @@ def _row(name: str, bench: Bench, sampler: Any, batch_tokens: int, rate: float) 
         padded += canvas.tokens_BL.numel()
         sampler(clock, canvas, Rng(0))
     total = time.perf_counter() - began
-    floor = _unavoidable(bench, sampler) / rate
-    return {
-        "name": name,
-        "seconds": total,
-        "network": clock.seconds["run"] / total,
-        "projection": clock.seconds["read"] / total,
-        "source": clock.seconds["open"] / total,
-        "rest": 1 - sum(clock.seconds.values()) / total,
-        "padding": 1 - sum(bench.lengths) / padded,
-        "floor_seconds": floor,
-        "floor_share": floor / total,
-    }
+    return clock.row(name, total, 1 - sum(bench.lengths) / padded, _unavoidable(bench, sampler) / rate)
 
 
 def _unavoidable(bench: Bench, sampler: Any) -> float:

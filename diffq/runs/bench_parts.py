@@ -1,10 +1,10 @@
 """What the benches of masked and random tokens have in common: networks with random weights, canvases with something
-given, and one run on the clock. Time does not depend on the weights."""
+given, and one run on the clock; and, for every bench, where the time of a run goes. Time does not depend on weights."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,3 +40,54 @@ def timed(sampler: Any, model: Any, canvas: Canvas, seed: int) -> tuple[float, M
     began = time.perf_counter()
     sampler(meter, canvas, Rng(seed))
     return time.perf_counter() - began, meter
+
+
+class Clocked:
+    """A denoiser whose sessions add up the seconds in `run` and in `read`."""
+
+    def __init__(self, denoiser: Any):
+        self._denoiser = denoiser
+        self.seconds = {"open": 0.0, "run": 0.0, "read": 0.0}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._denoiser, name)
+
+    def open(self, *arguments: Any) -> Any:
+        return _ClockedSession(self._timed("open", self._denoiser.open, *arguments), self._timed)
+
+    def _timed(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        began = time.perf_counter()
+        result = function(*arguments)
+        self.seconds[name] += time.perf_counter() - began
+        return result
+
+    def row(self, name: str, seconds: float, padding: float, floor: float) -> dict[str, Any]:
+        """What `diffq bench overhead` says of a run: shares of its seconds, and of the seconds of its floor."""
+        return {
+            "name": name,
+            "seconds": seconds,
+            "network": self.seconds["run"] / seconds,
+            "projection": self.seconds["read"] / seconds,
+            "source": self.seconds["open"] / seconds,
+            "rest": 1 - sum(self.seconds.values()) / seconds,
+            "padding": padding,
+            "floor_seconds": floor,
+            "floor_share": floor / seconds,
+        }
+
+
+class _ClockedSession:
+    def __init__(self, session: Any, timed: Callable[..., Any]):
+        self._session, self._timed = session, timed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, *arguments: Any) -> Any:
+        return self._timed("run", self._session.run, *arguments)
+
+    def read(self, *arguments: Any) -> Any:
+        return self._timed("read", self._session.read, *arguments)
+
+    def fork(self, rows_K: torch.Tensor) -> _ClockedSession:
+        return _ClockedSession(self._session.fork(rows_K), self._timed)

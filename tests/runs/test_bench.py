@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from diffq.config import Request
@@ -34,16 +36,29 @@ def test_a_small_row_of_discrete_diffusion_agrees_with_the_textbook(monkeypatch)
 @pytest.mark.parametrize("name", list(bench_eags.ROWS))
 def test_a_small_row_of_eags_agrees_with_the_textbook_and_counts_what_it_reads(monkeypatch, name):
     sizes = {"width": 16, "heads": 2, "layers": 1, "conditioning": 8, "max_length": 24, "dropout": 0.0}
-    for key, value in (("WORDS", 300), ("CONDITION", 4), ("TARGET", 20), ("BATCH", 2), ("SIZES", sizes)):
+    for key, value in (("CONDITION", 4), ("TARGET", 20), ("BATCH", 2), ("SIZES", sizes)):
         monkeypatch.setattr(bench_eags, key, value)
-    made = bench_eags._row(name, bench_eags.ROWS[name], bench_eags.make_model(), full=False)
+    made = bench_eags._row(name, bench_eags.ROWS[name], bench_eags.make_model(300), full=False)
     assert 0 < made["low"] <= made["ratio"] <= made["high"]
     assert made["extrapolated"] == (name == "eags/textbook_64")
     assert made["equal_rows"] == "4/4"
     assert made["calls"] == (5 + 5 + 20 if name == "eags/sweep" else 5)
-    if name == "eags/random_order":
+    if name.startswith("eags/random_order"):
         assert made["more_positions"] == pytest.approx((20 + 16 + 12 + 8 + 4) / 20 - 1)
         assert made["more_flops"] > 0
+
+
+def test_where_the_time_of_eags_goes_adds_up(monkeypatch):
+    sizes = {"width": 16, "heads": 2, "layers": 1, "conditioning": 8, "max_length": 24, "dropout": 0.0}
+    for key, value in (("CONDITION", 4), ("TARGET", 20), ("BATCH", 2), ("SIZES", sizes)):
+        monkeypatch.setattr(bench_eags, key, value)
+    small = {name: dataclasses.replace(row, words=300, turns=1) for name, row in bench_eags.OVERHEAD.items()}
+    monkeypatch.setattr(bench_eags, "OVERHEAD", small)
+    led, blind, *_ = rows = bench_eags.overhead(list(small), 1e9)
+    for row in rows:
+        assert row["network"] + row["projection"] + row["source"] + row["rest"] == pytest.approx(1)
+        assert min(row["network"], row["projection"], row["rest"]) > 0
+    assert led["floor_seconds"] > blind["floor_seconds"] > 0
 
 
 @pytest.mark.parametrize(
