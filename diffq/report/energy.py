@@ -17,7 +17,7 @@ from diffq.report.tables import ReportTable
 
 _WIDEST = 40  # letters of a line above a panel
 MOST = 12
-"""Points that are drawn in one picture; of more, the first."""
+"""Points that are drawn in one picture: of more, the first of those with more than one step."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +64,22 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = courses[:MOST]
+    shown = [course for course in courses if len(course.steps) > 1][:MOST] or courses[:MOST]
+    common, names = _apart([course.label for course in shown])
     columns = min(len(shown), 3)
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(WIDTH, 0.75 + 2.3 * rows), dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     one_scale = len({course.potential for course in shown}) == 1
     panels = figure.subplots(rows, columns, sharey=one_scale, squeeze=False).flatten()
-    for number, (axes, course) in enumerate(zip(panels, shown, strict=False)):
-        _panel(axes, course, COLOURS[number % len(COLOURS)])
+    for number, (axes, course, name) in enumerate(zip(panels, shown, names, strict=False)):
+        _panel(axes, course, name, COLOURS[number % len(COLOURS)])
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     kinds = " and ".join(dict.fromkeys(c.potential.replace("_", "-") for c in shown))
     figure.supylabel("energy, nats a token", fontsize=8.5)
-    left = f"; the first {MOST} of {len(courses)} points" if len(courses) > MOST else ""
-    head = f"Energy of each step's full draft, {kinds} potentials{left}"
+    left = f"; {len(shown)} of {len(courses)} points" if len(courses) > len(shown) else ""
+    head = f"{common}Energy of each step's full draft, {kinds} potentials{left}"
     counts = sorted({course.change["rows"] for course in shown})
     rows_said = f"{counts[0]} rows" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} rows"
     figure.suptitle(
@@ -87,19 +88,28 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     return figure
 
 
-def _panel(axes: Any, course: Course, colour: str) -> None:
+def _apart(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """What all labels begin with, `eags · eags_tiny: `, and what is left of each; of one label nothing is common."""
+    parts = [label.split(" · ") for label in labels]
+    same = 0
+    while len(parts) > 1 and min(map(len, parts)) > same + 1 and len({tuple(p[: same + 1]) for p in parts}) == 1:
+        same += 1
+    return "".join([" · ".join(parts[0][:same]), ": " if same else ""]), [" · ".join(p[same:]) for p in parts]
+
+
+def _panel(axes: Any, course: Course, name: str, colour: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     band, steps = course.band, [step + 1 for step in course.steps]
-    for name, alpha in (("95", 0.16), ("50", 0.3)):
-        axes.fill_between(steps, band[f"low_{name}"], band[f"high_{name}"], color=colour, alpha=alpha, linewidth=0)
+    for share, alpha in (("95", 0.16), ("50", 0.3)):
+        axes.fill_between(steps, band[f"low_{share}"], band[f"high_{share}"], color=colour, alpha=alpha, linewidth=0)
     marker = "o" if len(steps) <= 30 else ""
     axes.plot(steps, band["median"], color=colour, linewidth=1.4, marker=marker, markersize=3)
     plain(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.tick_params(labelsize=7.5)
     axes.set_xlabel("step", fontsize=8)
-    title = "\n".join([*textwrap.wrap(course.label, _WIDEST), f"{verdict(course.change)}: {_shown(course.change)}"])
+    title = "\n".join([*textwrap.wrap(name, _WIDEST), f"{verdict(course.change)}: {_shown(course.change)}"])
     axes.set_title(title, fontsize=6.8, loc="left")
 
 
