@@ -52,18 +52,28 @@ class Composer:
         choices = self._choose(values)
         root = typed_root({k: v for k, v in values.items() if k in ROOT})
         dataset = self._member("dataset", choices.dataset, values)
+        model = self._member("model", choices.model, values)
         config = Config(
             **{name: getattr(root, name) for name in ROOT},
-            model=self._member("model", choices.model, values),
+            model=model,
             dataset=dataset,
             sampler=self._member("sampler", choices.sampler, values),
             metric=self._suite(choices.metric, values, dataset, root.num_samples, root.num_sources),
-            trainer=self._section("trainer", TrainerSettings, choices.trainer, values),
+            trainer=self._trainer(choices.trainer, values, model),
             tracker=self._section("tracker", TrackerSettings, choices.tracker, values),
             choices=choices,
         )
         check_fit(config)
         return config
+
+    def _trainer(self, name: str, values: Layer, model: Any) -> TrainerSettings:
+        """The trainer. Where there is no frozen model, and nobody says whose entropies ENS takes, it takes those of the
+        model that is trained."""
+        made = self._section("trainer", TrainerSettings, name, values)
+        frozen = made.entropy_model or getattr(model, "start", None)
+        if made.noise == "ens" and not frozen and "trainer.entropy_from" not in values:
+            made = made.replace(entropy_from="self_partial")
+        return made
 
     def _choose(self, values: Layer) -> Choices:
         """The option of every group. What nobody names follows from the dataset, the sampler and the model."""

@@ -82,7 +82,8 @@ class TrainerSettings(Settings):
     entropy_from: Literal["frozen_full", "frozen_once", "self_partial"] = setting(
         "frozen_full",
         "ens: whose entropies: frozen_full, a frozen model's of each token masked alone, a row a token; frozen_once,"
-        " its in one pass without masks (approximate); self_partial, the trained model's, half of a target masked",
+        " its in one pass without masks (approximate); self_partial, the trained model's, half of a target masked,"
+        " which is what no frozen model means where nothing is said",
         since="0.2",
     )
     entropy_model: str | None = setting(

@@ -182,8 +182,8 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
         if made.lengths is not None:
             write_yaml(folder / "lengths.yaml", made.lengths)
         write_yaml(folder / "config.yaml", as_mapping(config))
-        if made.note and shown:
-            print(made.note, file=sys.stderr)
+        for note in filter(None, (made.note, _beginning(config)) if shown else ()):
+            print(note, file=sys.stderr)
     before = read_json(folder / RUN) or {}
     run = {
         "dataset": config.choices.dataset,
@@ -197,6 +197,17 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
         model, made.batches, config.trainer, config.seed, folder, validation=made.validation, preview=made.preview,
         run=run, title=f"{config.choices.dataset} {config.choices.model}", shown=shown,
     )  # fmt: skip
+
+
+def _beginning(config: Config) -> str:
+    """What to know of a training of a masked language model that has no weights to start from; empty for others."""
+    if getattr(config.model, "start", "other"):
+        return ""
+    asked = "; ENS asks the model itself for entropies" if config.trainer.entropy_from == "self_partial" else ""
+    return (
+        f"{config.choices.model} begins from no weights{asked}; model.start=FacebookAI/roberta-base"
+        " dataset.tokenizer=roberta or model.start=FOLDER begins from others'"
+    )
 
 
 def _started(model: Any, config: Config, tokenizer: Any) -> dict[str, Any]:

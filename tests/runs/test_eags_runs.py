@@ -192,7 +192,10 @@ def test_frozen_entropies_are_asked_once(outputs, tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["trainer.noise=ens"], "asks a frozen model, and none is given; give model.start or"),
+        (
+            ["trainer.noise=ens", "trainer.entropy_from=frozen_full"],
+            "asks a frozen model, and none is given; give model.start or",
+        ),
         (["trainer.bins=3"], "trainer.bins=3 is for trainer.noise=ens"),
         (["trainer.fill=apart"], "trainer.fill=apart is for trainer.noise=ens"),
         (["model.loss_on=newest"], "model.loss_on=newest means the bin that trainer.noise=ens masked last"),
@@ -208,6 +211,13 @@ def test_frozen_entropies_are_asked_once(outputs, tmp_path, capsys, monkeypatch)
 def test_what_cannot_be_trained_is_refused_before_anything_is_read(words, said):
     with pytest.raises(UserError, match=said):
         compose([*DATA, "model=eags_tiny", *words], verb="train")
+
+
+def test_without_a_frozen_model_ens_asks_the_trained_one():
+    words = [*DATA, "model=eags_tiny", "trainer.noise=ens"]
+    assert compose(words, verb="train").trainer.entropy_from == "self_partial"
+    assert compose([*words, "trainer.entropy_model=there"], verb="train").trainer.entropy_from == "frozen_full"
+    assert compose([*words, "model.start=there"], verb="train").trainer.entropy_from == "frozen_full"
 
 
 @pytest.mark.parametrize("dial", ["noise=ens", "bins=5", "entropy_from=self_partial"])
