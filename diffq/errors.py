@@ -19,7 +19,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among the known ones."""
+_MANY = 40
+
+
+def unknown(what: str, name: str, known: Iterable[str], shown_by: str = "") -> UserError:
+    """The error for a name that is not among the known ones. shown_by: the command that lists them, where they are too
+    many for a sentence."""
     known = sorted(str(k) for k in known)
-    return UserError(f"there is no {what} '{name}'{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}")
+    listed = f"known: {', '.join(known) or 'none'}"
+    if shown_by and len(known) > _MANY:
+        listed = f"`{shown_by}` shows the {len(known)} that there are"
+    return UserError(f"there is no {what} '{name}'{did_you_mean(name, known)}; {listed}")

@@ -145,7 +145,8 @@ def test_a_stored_configuration_of_another_version_says_so() -> None:
     [
         (["modle=gaussian"], ["'modle'", "did you mean 'model'?"]),
         (["num_sample=3"], ["'num_sample'", "did you mean 'num_samples'?"]),
-        (["model=gausian"], ["no model 'gausian'", "did you mean 'gaussian'?", "known:"]),
+        (["model=gausian"], ["no model 'gausian'", "did you mean 'gaussian'?", "diffq ls models"]),
+        (["metric=mos"], ["`diffq mos export`", "`diffq mos import`"]),
         (["sampler=cgf"], ["no sampler 'cgf'", "did you mean 'cfg'?"]),
         (["dataset=gramar"], ["no dataset 'gramar'", "did you mean 'grammar'?"]),
         (["metric=blue"], ["no metric 'blue'", "did you mean 'bleu'?"]),

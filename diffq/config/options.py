@@ -60,7 +60,12 @@ class Options:
         if not isinstance(name, str):
             raise UserError(f"{group}={name} must be the name of a {group}; known: {', '.join(known)}")
         if name not in known:
-            raise unknown(group, name, known)
+            if (group, name) == ("metric", "mos"):
+                raise UserError(
+                    "mos is no metric that is computed: `diffq mos export` writes a page on which people rate, and"
+                    " `diffq mos import` reads their ratings"
+                )
+            raise unknown(group, name, known, f"diffq ls {group}s" if group in REGISTRIES else "")
         return name
 
     def where(self, group: str, name: str) -> str:
