@@ -54,6 +54,7 @@ class ReportPoint:
     sampler     the name it was asked for; `canonical` the one it is stored under
     samples     s, how many samples a source the figures are over
     plain       True for the baseline: no guidance, temperature 0, no clamp
+    idle        dials that say nothing beside the others, which labels leave out
     checkpoint  digest of the weights
     training    what their training was called; empty where it was given no name
     parts       the points of single seeds that this one is the mean of; empty where it is of one seed
@@ -77,6 +78,7 @@ class ReportPoint:
     dials: Mapping[str, Any]
     changed: tuple[str, ...]
     figures: Mapping[str, Figure]
+    idle: frozenset[str] = frozenset()
     costs: Mapping[str, float] = field(default_factory=dict)
     kind: Literal["point", "null"] = "point"
     checkpoint: str = ""
@@ -88,7 +90,7 @@ class ReportPoint:
 
     @classmethod
     def of(cls, record: Record, sampler: str = "", samples: int = 0, **more: Any) -> ReportPoint:
-        """What a record says; `more` is what it does not: `given`, `asked`, `training`.
+        """What a record says; `more` is what it does not: `idle`, `given`, `asked`, `training`.
 
         sampler, samples: the name and the number a sweep asked for; the record's own where they are missing. Of two
         figures with one name, that over `samples` samples a source is taken.
@@ -265,7 +267,7 @@ def short_dials(point: ReportPoint, names: Sequence[str]) -> str:
     """`s2 τ0.5`: the named dials as they are written at a point. Steps are `n30`."""
     parts = []
     for name in names:
-        if name in point.dials:
+        if name in point.dials and name not in point.idle:
             value = show_value(point.dials[name])
             parts.append(f"{SHORT.get(name, name.replace('_', ' ') + ' ')}{value}")
     return " ".join(parts)
@@ -273,4 +275,5 @@ def short_dials(point: ReportPoint, names: Sequence[str]) -> str:
 
 def long_dials(point: ReportPoint, names: Sequence[str]) -> str:
     """`scale 2, temperature 0.5`, for tables."""
-    return ", ".join(f"{name} {show_value(point.dials[name])}" for name in names if name in point.dials)
+    said = [name for name in names if name in point.dials and name not in point.idle]
+    return ", ".join(f"{name} {show_value(point.dials[name])}" for name in said)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 
+from diffq.errors import UserError
 from diffq.metrics.intervals import halves, resample
+from diffq.registry import SAMPLERS
 from diffq.report.given import Given, asked_of
 from diffq.report.points import ReportPoint
 from diffq.runs.selection import Selection
 from diffq.runs.training_names import names_in
-from diffq.store.index import read_record
+from diffq.store.index import Record, read_record
 
 
 def points_of(selection: Selection) -> list[ReportPoint]:
@@ -21,9 +24,21 @@ def points_of(selection: Selection) -> list[ReportPoint]:
     data = [(config.get("dataset") or {}, (config.get("choices") or {}).get("given") or ()) for config in configs]
     for c, (dataset, _), asked in zip(selection.chosen, data, asked_of(data), strict=True):
         record = read_record(selection.store, c.point.folder)
-        more = {"given": Given.of(dataset), "asked": asked, "training": called(record.run)}
+        more = {"given": Given.of(dataset), "asked": asked, "training": called(record.run), "idle": _idle(record)}
         made.append(ReportPoint.of(record, c.sampler, c.samples, **more))
     return made
+
+
+def _idle(record: Record) -> frozenset[str]:
+    """The dials that say nothing at a point; none where its sampler, a plugin's or an older one, is not to be had."""
+    if record.sampler not in SAMPLERS.names():
+        return frozenset()
+    kind = SAMPLERS[record.sampler]
+    held = {f.name: record.dials[f.name] for f in dataclasses.fields(kind) if f.name in record.dials}
+    try:
+        return kind(**held).idle()
+    except UserError:
+        return frozenset()
 
 
 def resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:

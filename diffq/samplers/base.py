@@ -8,7 +8,7 @@ Dials that mean the same everywhere: scale (1 = off), temperature (0 = argmax), 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process
@@ -34,9 +34,14 @@ class Sampler(Settings, ABC):
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         """Fills the free positions of the canvas and returns it; positions that are not free are never written."""
 
+    def idle(self) -> frozenset[str]:
+        """The dials that say nothing beside the others, such as the sweeps of a sampler that makes none: points are
+        stored with them at their defaults, and labels leave them out."""
+        return frozenset()
+
     def canonical(self) -> Sampler:
         """The sampler under whose name the samples are stored: two names for one algorithm share their points."""
-        return self
+        return replace(self, **{f.name: f.default for f in fields(self) if f.name in self.idle()})
 
     def misfit(self, keeps: bool, sees: int) -> str:
         """Why it cannot serve a model whose keys and values can be kept or not, and whose tokens see blocks of `sees`

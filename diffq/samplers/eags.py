@@ -74,14 +74,12 @@ class EAGS(Ranking):
         if self.update == "all" and self.cache != "off":
             raise UserError(f"eags: update=all draws anew all over the canvas, so cache={self.cache} must be off")
 
-    def canonical(self) -> EAGS:
-        """The same with the dials that say nothing here at their defaults."""
-        plain, idle = EAGS(), dict[str, Any]()
-        if self.update == "masked_only" or not self.sweeps:
-            idle |= {"update": "masked_only", "sweeps": plain.sweeps, "within": plain.within}
-        if self.order == "random" or self.uncertainty.order == 1:
-            idle |= {"entropy": "shannon", "renyi_order": plain.renyi_order}
-        return replace(self, **idle)
+    def idle(self) -> frozenset[str]:
+        filled = self.update == "masked_only" or not self.sweeps
+        ranked_plainly = self.order == "random" or self.uncertainty.order == 1
+        return frozenset({"update", "sweeps", "within"} if filled else ()) | frozenset(
+            {"entropy", "renyi_order"} if ranked_plainly else ()
+        )
 
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan:
         return Plan(canvas, blocks, steps=self.steps, tokens_per_step=1, pace="full")

@@ -10,7 +10,7 @@ from synthetic import figure, frontier_points, point
 
 from diffq.errors import UserError
 from diffq.report.frontier import at_equal_diversity, build_frontier, nice_step, reference_line, volumes
-from diffq.report.points import ReportPoint, make_lines, pick_figures, short_dials
+from diffq.report.points import ReportPoint, long_dials, make_lines, pick_figures, short_dials
 from diffq.store.index import Record
 
 
@@ -65,6 +65,9 @@ def test_one_line_a_sampler_ordered_along_its_dial():
     ]
     assert [p.dials["scale"] for p in line.strands[0].points] == [1, 2, 3]
     assert short_dials(points[0], line.varying) == "s3 τ1"
+    silent = replace(points[0], idle=frozenset({"temperature"}))
+    assert short_dials(silent, line.varying) == "s3"
+    assert long_dials(silent, line.varying) == "scale 3"
     twice = make_lines([points[0], replace(points[0], length="fixed_9"), replace(points[0], seed=1)])
     assert [line.label for line in twice] == [
         "c · length oracle · seed 0",

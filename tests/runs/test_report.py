@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from made_up_store import make_store
 
 from diffq.config import Request
 from diffq.errors import UserError
-from diffq.runs import report, score
+from diffq.runs import report, report_points, score
 from diffq.runs.selection import select
 
 
@@ -128,3 +129,16 @@ def test_nothing_finished_is_refused(tmp_path):
         path.unlink()
     with pytest.raises(UserError, match="none of these points is finished"):
         report.run(request(store))
+
+
+@pytest.mark.parametrize(
+    ("dials", "idle"),
+    [
+        ({}, {"update", "sweeps", "within", "entropy", "renyi_order"}),
+        ({"update": "all", "entropy": "renyi", "a dial of another version": 3}, set()),
+        ({"update": "all", "steps": 0}, set()),  # what no sampler has
+    ],
+)
+def test_labels_leave_out_dials_that_say_nothing(dials, idle):
+    assert report_points._idle(SimpleNamespace(sampler="eags", dials=dials)) == idle
+    assert report_points._idle(SimpleNamespace(sampler="a plugin's", dials=dials)) == set()
