@@ -125,11 +125,12 @@ class Composer:
         )
 
     def _default_sampler(self, model: str) -> str:
-        process = self.options.component("model", model).process
-        samplers = self.options.mapping("default_samplers")
-        if process not in samplers:
+        made, samplers = self.options.component("model", model), self.options.mapping("default_samplers")
+        name = samplers.get(made.kind) or samplers.get(made.process)
+        if name is None:
+            process = made.process
             raise UserError(f"there is no default sampler for {process} models such as '{model}'; give sampler=NAME")
-        return samplers[process]
+        return name
 
     def _default_trainer(self, model: str, dataset: str) -> str:
         world = self.options.component("dataset", dataset).embedded

@@ -93,7 +93,7 @@ class Options:
         return self._roots
 
     def mapping(self, name: str) -> Mapping[str, str]:
-        """`default_samplers` (by the process of a model) or `default_trainers` (by a model), of all folders."""
+        """`default_samplers` (by a model's kind, or its process) or `default_trainers` (by a model), of all folders."""
         merged: dict[str, str] = {}
         for path, held in self.roots():
             if not isinstance(held.get(name) or {}, dict):

@@ -45,6 +45,8 @@ class Canvas:
     source_BS        the source beside the canvas, for sequence-to-sequence models
     source_valid_BS  False where a source position is padding
     end              the token at which a row of running text ends; None where rows are full
+    leaves           whether a row that has ended takes no part in what is left of the sampling; False where somebody
+                     looks at what is drawn behind its end
     """
 
     tokens_BL: Tensor
@@ -54,6 +56,7 @@ class Canvas:
     source_BS: Tensor | None = None
     source_valid_BS: Tensor | None = None
     end: int | None = None
+    leaves: bool = True
 
     def __post_init__(self) -> None:
         if self.tokens_BL.dim() != 2:

@@ -116,7 +116,7 @@ def _panel(axes: Any, course: Course, name: str, colour: str) -> None:
 def verdict(change: Mapping[str, Any]) -> str:
     """falls, rises, or undecided, by the interval."""
     low, high = change["low"], change["high"]
-    return "undecided" if low is None or low <= 0 <= high else "falls" if high < 0 else "rises"
+    return "falls" if high is not None and high < 0 else "rises" if low is not None and low > 0 else "undecided"
 
 
 def _shown(change: Mapping[str, Any]) -> str:

@@ -1,5 +1,5 @@
-"""The energy of a few rows of a point along its steps (`energy=N`), recorded as traces are: one batch of a finished
-point is run again, and at every step the draft with nothing masked is given to the network, once a position.
+"""The energy of a few rows of a point along its steps (`energy=N`), recorded as traces are: batches of a finished point
+are run again, and at every step the draft with nothing masked is given to the network, once a position.
 
 The file is described in docs/samplers.md.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from diffq.metrics.intervals import interval, resample
 from diffq.report.energy import Course, save_courses, table_of, verdict
-from diffq.runs.trace import describe_rows, middle_batch, run_again
+from diffq.runs.trace import describe_rows, first_samples, run_again
 from diffq.store.files import write_atomic
 from diffq.store.point import Point
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffq.config import Config
+    from diffq.data.canvases import Batch
     from diffq.diffusion.contracts import Canvas, Step
     from diffq.report.points import Line
     from diffq.report.tables import ReportTable
@@ -42,11 +44,12 @@ def read_energy(folder: Path) -> dict[str, Any]:
 
 
 def has_energy(point: Point, config: Config) -> bool:
-    """Whether the energies that a configuration wants are recorded, or as many as one batch gave."""
+    """Whether the energies that a configuration wants are recorded, or as many as there are."""
     if config.energy == 0:
         return True
     found = read_energy(point.folder)
-    return found.get("potential") == config.energy_potential and min(config.energy, found["of"]) <= len(found["rows"])
+    enough = min(config.energy, found.get("of", 0)) <= found.get("asked", 0)
+    return found.get("potential") == config.energy_potential and enough
 
 
 def record_energy(config: Config, bench: Workbench, point: Point) -> None:
@@ -54,23 +57,53 @@ def record_energy(config: Config, bench: Workbench, point: Point) -> None:
     they change."""
     if has_energy(point, config):
         return
-    batch = middle_batch(config, bench, point, config.energy)
-    canvas = bench.canvas(batch)
-    rows = min(config.energy, len(batch.rows))
-    budget = max(1, bench.batch_tokens(config) // canvas.shape[1])
-    recorder = Energies(bench.denoiser, canvas.map(lambda x: x[:rows]), config.energy_potential, budget)
-    again = run_again(config, bench, point, batch, canvas, recorder.on_step, rows)
-    lines = [
-        place | {"same": same, "energies": [values[at] for values in recorder.values]}
-        for at, (place, same, _) in enumerate(again)
-    ]
+    batches = first_samples(config, bench, point)
+    lines: list[dict[str, Any]] = []
+    steps: list[int] = []
+    total = asked = 0
+    for batch in _spread(batches, config.energy):
+        rows = min(config.energy - asked, len(batch.rows))
+        found, recorder = _of_batch(config, bench, point, batch, rows)
+        asked, lines = asked + rows, lines + found
+        steps, total = max(steps, recorder.steps, key=len), max(total, recorder.total)
+    if not lines:
+        print(f"diffq: {point.folder}: no row has anything to be written, so there is no energy", file=sys.stderr)
+        return
+    for line in lines:  # a row of fewer rounds keeps the energy of its last
+        line["energies"] += line["energies"][-1:] * (len(steps) - len(line["energies"]))
     values = np.array([line["energies"] for line in lines], dtype=np.float64)
-    made: dict[str, Any] = {"potential": config.energy_potential, "of": len(batch.rows), "total": recorder.total}
-    made |= {"steps": recorder.steps, "band": band(values), "change": change(values), "rows": lines}
+    there = sum(len(batch.rows) for batch in batches)
+    made: dict[str, Any] = {"potential": config.energy_potential, "of": there, "asked": asked, "total": total}
+    made |= {"steps": steps, "band": band(values), "change": change(values), "rows": lines}
     write_atomic(point.folder / FILE, (json.dumps(made) + "\n").encode())
     for said in (describe(made["change"]), describe_rows(lines, "energies")):
         if said:
             print(f"diffq: {point.folder}: {said}", file=sys.stderr)
+
+
+def _of_batch(
+    config: Config, bench: Workbench, point: Point, batch: Batch, rows: int
+) -> tuple[list[dict[str, Any]], Energies]:
+    """The energies of the first rows of a batch, without those that have nothing to be written."""
+    canvas = bench.canvas(batch).replace(leaves=False)  # a draft is what was drawn, behind an end token, too
+    budget = max(1, bench.batch_tokens(config) // canvas.shape[1])
+    recorder = Energies(bench.denoiser, canvas.map(itemgetter(slice(rows))), config.energy_potential, budget)
+    lines = [
+        place | {"same": same, "energies": [values[at] for values in recorder.values]}
+        for at, (place, same, _) in enumerate(run_again(config, bench, point, batch, canvas, recorder.on_step, rows))
+        if bool(canvas.free_BL[at].any())
+    ]
+    return lines, recorder
+
+
+def _spread(batches: Sequence[Batch], rows: int) -> Sequence[Batch]:
+    """The fewest batches that have so many rows, in even distances from one another, so that all lengths are among
+    them; all where they have fewer."""
+    for count in range(1, len(batches)):
+        chosen = [batches[(2 * i + 1) * len(batches) // (2 * count)] for i in range(count)]
+        if sum(len(batch.rows) for batch in chosen) >= rows:
+            return chosen
+    return batches
 
 
 class Energies:

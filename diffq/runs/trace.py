@@ -55,12 +55,17 @@ def trace_point(config: Config, bench: Workbench, point: Point) -> None:
         print(f"diffq: {point.folder}: {said}", file=sys.stderr)
 
 
+def first_samples(config: Config, bench: Workbench, point: Point) -> list[Batch]:
+    """The batches of the first sample of each source, as they were sampled."""
+    tokens = point.run().get("batch_tokens") or bench.batch_tokens(config)
+    return [batch for batch in bench.plan(config, tokens) if batch.sample == 0]
+
+
 def middle_batch(config: Config, bench: Workbench, point: Point, rows: int) -> Batch:
     """Of the batches of the first sample of each source that have so many rows the one in the middle, where they are
     neither the shortest nor the longest; the largest where none has. It is the same one however many samples are
     added."""
-    tokens = point.run().get("batch_tokens") or bench.batch_tokens(config)
-    batches = [batch for batch in bench.plan(config, tokens) if batch.sample == 0]
+    batches = first_samples(config, bench, point)
     large = [batch for batch in batches if len(batch.rows) >= rows] or [max(batches, key=lambda b: len(b.rows))]
     return large[len(large) // 2]
 

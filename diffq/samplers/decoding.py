@@ -42,6 +42,7 @@ from diffq.settings import setting
 
 Ending = Literal["free", "last", "never"]
 _BEHIND = 1e6  # more than any two merits are apart
+_STEP = 2.0**-13  # between merits, that of rounding far below it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +278,13 @@ class Sight:
 
     def read(self, *reductions: Reduction) -> tuple[Any, ...]:
         return tuple(self.session.read(self.hidden, self.slots, [self.draw(r) for r in reductions]))
+
+    def untied(self, merit_N: Tensor, visit: int = 0) -> Tensor:
+        """The merits in steps of 2⁻¹³, equal ones told apart by a random order, float64. On a canvas of masks alone a
+        network without absolute places sees no difference between positions, and rounding would rank them."""
+        row_R1 = self.canvas.row_B[self.row_R][:, None]
+        apart_N = uniform(self.rng.key(Stream.ORDER, row_R1, visit, self.at_RK)).flatten()[self.slots]
+        return ((merit_N.double() / _STEP).round() + apart_N / 2) * _STEP
 
     def ends_last(self, merit_N: Tensor, token_N: Tensor) -> Tensor:
         """The merits, those of end tokens below all others where they are to wait."""

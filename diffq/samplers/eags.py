@@ -104,11 +104,12 @@ class EAGS(Ranking):
             ((token_N, entropy_N),) = sight.read(DrawAndEntropy(key_N))
         else:
             token_N, entropy_N = sight.read(self.token(key_N), self.rank(self.uncertainty))
-        return sight.ends_last(self.merit(entropy_N), token_N), token_N
+        return sight.ends_last(sight.untied(self.merit(entropy_N)), token_N), token_N
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         if self.update == "masked_only":
             return super().__call__(denoiser, canvas, rng, on_step)
+        canvas = canvas.replace(leaves=False)  # sweeps draw given what stands behind an end, which may be drawn anew
         tokens_BL = mask_free(canvas, denoiser.mask)
         session, every_B = self.open(denoiser, canvas), torch.arange(len(tokens_BL), device=canvas.device)
         told = None if on_step is None else _in_all(on_step, 1 + self.sweeps)
@@ -141,8 +142,7 @@ class _Sweep:
         plan = self.sampler.rounds(canvas, self.sampler.blocks(canvas))
         order_BL = self.sampler.places(canvas, self.rng, 1 + self.number)
         time_B = torch.zeros(len(tokens_BL), dtype=torch.float64, device=canvas.device)
-        # No row leaves at its end token: that may be drawn anew.
-        for now in plan.rounds(rest_BL, Ended(canvas.replace(end=None), tokens_BL)):
+        for now in plan.rounds(rest_BL, Ended(canvas, tokens_BL)):
             if len(now.row_R) < len(here_R):
                 session.select(torch.searchsorted(here_R, now.row_R))
                 here_R = now.row_R
@@ -164,7 +164,8 @@ class _Sweep:
         hidden = session.run(state_RL, now.noise_R, at_RK)
         sight = Sight(self.sampler, session, hidden, self.canvas, self.rng, now.row_R, at_RK, slots, None)
         (entropy_N,) = sight.read(self.sampler.rank(self.sampler.uncertainty))
-        merit_RK = of_slots(self.sampler.merit(entropy_N), slots, at_RK)
+        merit_N = sight.untied(self.sampler.merit(entropy_N), 1 + self.number)
+        merit_RK = of_slots(merit_N, slots, at_RK)
         best_RQ = merit_RK.argsort(dim=1, descending=True, stable=True)[:, : max(now.quotas)]
         return at_RK.gather(1, best_RQ), slots_of(now.quotas, best_RQ.shape[1], best_RQ.device)
 

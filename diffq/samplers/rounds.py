@@ -261,7 +261,8 @@ class Ended:
 
     def due(self, e: int) -> bool:
         """Whether it is time to look: on a GPU the host waits when it does."""
-        return self._canvas.end is not None and e > 0 and (not self._gpu or e % _LOOK_EVERY == 0)
+        looks = self._canvas.leaves and self._canvas.end is not None
+        return looks and e > 0 and (not self._gpu or e % _LOOK_EVERY == 0)
 
     def look(self, masked_BL: Tensor) -> list[int]:
         """The rows that have ended, their masks filled with the end token; a row is told more than once."""

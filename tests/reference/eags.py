@@ -91,6 +91,8 @@ class EAGS:
             else:
                 value = (p**self.renyi_order).sum(-1).log() / (1 - self.renyi_order)
             value = -value if self.order == "low_entropy" else value
+            key_L = Rng(self.seed).key(Stream.ORDER, self.row_B[b], number, torch.tensor(rest))
+            value = (value * 2**13).round() + uniform(key_L) / 2  # what rounding alone tells apart is in random order
         return [rest[j] for j in most(value, len(rest)).tolist()]
 
     def draw(self, scores_V: Tensor, b: int, i: int, visit: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from diffq.report.energy import MOST, Course, draw_courses
+import math
+
+from diffq.report.energy import MOST, Course, draw_courses, verdict
 
 
 def course(label: str, steps: int, rows: int = 5) -> Course:
@@ -33,3 +35,9 @@ def test_points_of_one_step_make_room_for_others() -> None:
     assert panels == [c.label for c in long[:MOST]]
     assert f"{MOST} of {len(long) + 1} points" in said
     assert titles(course("eags n1", 1))[1] == ["eags n1"]
+
+
+def test_only_an_interval_on_one_side_of_zero_decides() -> None:
+    ends = [(-2.0, -1.0), (1.0, 2.0), (-1.0, 1.0), (None, None), (math.nan, math.nan)]
+    said = [verdict({"value": 0.0, "low": low, "high": high}) for low, high in ends]
+    assert said == ["falls", "rises", "undecided", "undecided", "undecided"]

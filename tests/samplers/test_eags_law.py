@@ -18,6 +18,7 @@ from diffq.errors import UserError
 from diffq.rng import Rng
 from diffq.samplers.decoding_rules import LeastEntropy, RandomOrder
 from diffq.samplers.eags import EAGS
+from diffq.samplers.rounds import Ended
 
 WORDS, LENGTH, ROWS = 2, 4, 2000
 DENOISER = tabular.TabularMasks(tabular.joint(WORDS, LENGTH, seed=5))
@@ -192,6 +193,29 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
         for b in (0, 2, 5):
             alone = made(model, canvas.map(lambda x, b=b: x[b : b + 1]), Rng(0)).tokens_BL
             assert torch.equal(together[b : b + 1], alone), dials
+
+
+def test_where_rows_that_have_ended_leave_changes_no_text(monkeypatch):
+    """On a GPU it is looked for now and then; sweeps draw given all that stands, behind an end token, too."""
+    model, canvas = text_models.build("mdlm", words=12).denoiser(), text_models.canvas(8, 20, words=12).replace(end=0)
+    for dials in ({}, {"update": "all"}, {"update": "all", "order": "random"}, {"order": "low_entropy"}):
+        made = EAGS(**dials)
+        often = made(model, canvas, Rng(0)).cut_at_end()
+        with monkeypatch.context() as seldom:
+            seldom.setattr(Ended, "due", lambda self, e: False)
+            rarely = made(model, canvas, Rng(0)).cut_at_end()
+        assert torch.equal(often.valid_BL, rarely.valid_BL), dials
+        assert torch.equal(often.tokens_BL * often.valid_BL, rarely.tokens_BL * rarely.valid_BL), dials
+
+
+@pytest.mark.parametrize("model", ["mdlm", "sedd"])
+def test_a_canvas_of_masks_alone_has_an_order_of_its_own(model):
+    """Without absolute places every position is as uncertain as every other but for rounding."""
+    denoiser, canvas = text_models.build(model).denoiser(), text_models.canvas(8, 20, given=0.0)
+    made = EAGS(steps=10)
+    together = made(denoiser, canvas, Rng(0)).tokens_BL
+    alone = [made(denoiser, canvas.map(lambda x, b=b: x[b : b + 1]), Rng(0)).tokens_BL for b in range(8)]
+    assert torch.equal(together, torch.cat(alone))
 
 
 def test_what_it_costs():
