@@ -16,6 +16,14 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b\s*")
 _SAID = re.compile(r"(?i)\banswer(?:\s+is|\s*[:=])\s*:?[ \t]*(\S[^\n]*)")
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|-?\.\d+")
+_TIMES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_COUNTED = re.compile(rf"({_NUMBER.pattern})(?:\s*({'|'.join(_TIMES)})\b)?", re.IGNORECASE)
+# What is no part of a number, and says nothing about it: currencies, percents, degrees, the words of a formula.
+_AROUND = re.compile(
+    r"\\?[$%€£°]|\\(?:text|mbox|mathrm|mathbf|textbf)\b|\^\s*\{?\s*\\circ\s*\}?|\\(?:degree|[,;:! ]|\s)|[{}~*]"
+)
+_COMPUTES = re.compile(r"[\\^_]|\d\s*[-+/×·]\s*\d|\d\s*!|\d\s*\(")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _LONGEST = 2000  # characters of a final answer; what is longer is none
 
 
@@ -25,17 +33,28 @@ def final_answer(text: str, kind: Kind) -> str:
     expression  what stands in the last box (`\\boxed{…}`); else behind the last "answer is" or "answer:"; else the last
                 formula between dollars; else the last number
     number      the number behind the last `####`, as GSM8K writes it; else that in the last box, behind the last
-                "answer is", or the last of the text
+                "answer is", or the last of the text; a box or a line of #### that computes (204/7, \\sqrt{3}, 2^{10})
+                is given as it stands, since its first number is not what it says
     integer     the same, but a box comes before `####`; only a whole number from 0 to 999 is an answer of AIME
     """
     if kind == "expression":
         return _expression(text)
     places = [boxed(text), _behind_hashes(text)]
-    for place in (places if kind == "integer" else places[::-1]) + [_said(text)]:
-        found = _number(place.rpartition("=")[2], first=True) if place else ""
-        if found:
+    for place in places if kind == "integer" else places[::-1]:
+        last = place.rpartition("=")[2].strip()
+        if _computes(last):
+            return last
+        if found := _number(last, first=True):
             return found
-    return _number(text, first=False)
+    return _number(_said(text).rpartition("=")[2], first=True) or _number(text, first=False)
+
+
+def _computes(place: str) -> bool:
+    """Whether there is more to a final answer than a number: a fraction, a root, a power. What it says behind a word
+    ("5 but …") does not count."""
+    plain = _AROUND.sub(" ", place.replace("{,}", ","))
+    head = _WORD.split(plain)[0]
+    return bool(_COMPUTES.search(head if _NUMBER.search(head) else plain))
 
 
 def boxed(text: str) -> str:
@@ -82,8 +101,16 @@ def _behind_hashes(text: str) -> str:
 
 
 def _number(text: str, first: bool) -> str:
-    found = _NUMBER.findall(text.replace("{,}", ",").replace("\\!", "").replace("\\$", "").replace("$", ""))
-    return plain_number(found[0 if first else -1]) if found else ""
+    found = _COUNTED.findall(text.replace("{,}", ",").replace("\\!", "").replace("\\$", "").replace("$", ""))
+    if not found:
+        return ""
+    number, times = found[0 if first else -1]
+    return plain_number(f"{number}e{_TIMES[times.lower()]}" if times else number)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a decimal number and nothing else."""
+    return _NUMBER.fullmatch(text) is not None
 
 
 def plain_number(text: str) -> str:

@@ -1,6 +1,7 @@
 """Mathematics with a final answer: MATH500, AIME, GSM8K. An answer is right where its final answer is.
 
-Numbers are compared exactly, expressions by spelling and then by math-verify. Knows no tokens and runs no program.
+Numbers are compared exactly; expressions, where a number is wanted too, by spelling and then by math-verify. Knows no
+tokens and runs no program.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Any, ClassVar
 
 from diffq.data.answers import AnswerCorpus, AnswerSettings, Problem
 from diffq.data.expressions import SECONDS, compare_all
-from diffq.data.final_answers import Kind, final_answer, plain_number, spelled
+from diffq.data.final_answers import Kind, final_answer, is_number, plain_number, spelled
 from diffq.data.task import Example, Verdict
 from diffq.errors import UserError
 from diffq.registry import DATASETS
 from diffq.settings import setting
 
-_VERSION = 1  # of what is here and in `final_answers`
+_VERSION = 2  # of what is here and in `final_answers`
 
 
 class MathsCorpus(AnswerCorpus):
@@ -50,12 +51,11 @@ class MathsCorpus(AnswerCorpus):
 
     @property
     def grader(self) -> str:
-        if self.settings.final != "expression":
-            return f"{self.settings.final}_v{_VERSION}"
+        kind = "" if self.settings.final == "expression" else f"{self.settings.final}_"
         try:
-            return f"math_verify_{version('math-verify')}_{self.settings.seconds:g}s_v{_VERSION}"
+            return f"{kind}math_verify_{version('math-verify')}_{self.settings.seconds:g}s_v{_VERSION}"
         except PackageNotFoundError:
-            return f"math_verify_none_v{_VERSION}"
+            return f"{kind}math_verify_none_v{_VERSION}"
 
     def grade(self, asked: Sequence[tuple[Example, str]]) -> list[Verdict]:
         """Verdicts whose `answer` is the final answer; of a right one the spelling of the file, so that right answers
@@ -83,7 +83,7 @@ class MathsCorpus(AnswerCorpus):
         """The verdict on a final answer where looking at it is enough."""
         if not found:
             return Verdict("failed", "", "no final answer")
-        if self.settings.final != "expression":
+        if self.settings.final != "expression" and is_number(found):
             return Verdict("passed" if found == right else "failed", found)
         return Verdict("passed", spelled(right)) if spelled(found) == spelled(right) else None
 

@@ -21,8 +21,8 @@ from diffq.registry import DATASETS
 from diffq.sandbox import Limits, Sandbox
 from diffq.settings import setting
 
-_VERSION = 1  # of how a program is made of an answer
-_FENCE = re.compile(r"```(?:[pP]y(?:thon)?3?)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)
+_VERSION = 2  # of how a program is made of an answer
+_FENCE = re.compile(r"```[ \t]*(?:[pP]y(?:thon)?3?)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)
 _LONGEST = 100_000  # characters of a program that is parsed here
 
 
@@ -41,12 +41,24 @@ class ProgramTask(Problem):
 def program(task: ProgramTask, text: str) -> str:
     """The program that an answer makes: its first block of code where it has one (``` … ```), behind `start`.
 
-    A block that defines the function anew stands behind `start` all the same, since that may import what it needs.
+    An answer that goes on from an open block closes it: what stands before a lone ``` is the program then, if it is
+    one. A block that defines the function anew stands behind `start` all the same, since that may import what it needs.
     """
     block = _FENCE.search(text)
     code = block[1] if block else text
+    if _closes(task.start, text):
+        code = text.partition("```")[0]
     anew = task.entry and re.search(rf"^(?:async\s+)?def\s+{re.escape(task.entry)}\b", code, re.MULTILINE)
     return task.start + ("\n" if anew and task.start else "") + code
+
+
+def _closes(start: str, text: str) -> bool:
+    """Whether the first fence of an answer closes a block that its prompt has opened: it has no partner and names no
+    language, and what stands before it is a program."""
+    before, fence, behind = text.partition("```")
+    said = bool(re.search(r"[=(]|\breturn\b", before))  # a single word is a program, too
+    opens = not fence or text.count("```") % 2 == 0 or re.match(r"[ \t]*[pP]y", behind)
+    return not opens and said and bool(syntax_tree(start + before))
 
 
 def syntax_tree(code: str) -> str:

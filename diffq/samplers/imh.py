@@ -221,11 +221,12 @@ class _Step:
         """The chosen candidate of each row, what was computed for it, and statistics of the choice."""
         sampler, rows = self.sampler, len(at_RQ)
         future = [f[0] if sampler.lookahead == "block" else f[1] for f in self.now.future]
-        looking = (
-            future
-            if sampler.within == "independent"
-            else [f or q > 1 for f, q in zip(future, self.now.quotas or (), strict=True)]
-        )
+        if sampler.proposal == "plain":  # candidates are weighed by their own probability, too, with nothing ahead
+            looking = [True] * rows
+        elif sampler.within == "exact":
+            looking = [f or q > 1 for f, q in zip(future, self.now.quotas or (), strict=True)]
+        else:
+            looking = future
         none_R = torch.zeros(rows, dtype=torch.long, device=at_RQ.device)
         if not sampler.looks or not any(looking):
             return none_R, None, {}

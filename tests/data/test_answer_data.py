@@ -165,7 +165,9 @@ def test_whole_numbers_and_sentences_of_the_file(tmp_path: Path) -> None:
     verdicts = corpus.grade([(problem, t) for t in ("\\boxed{25}", "\\boxed{025}", "it is 25", "26", "")])
     assert [v.passed for v in verdicts] == [True, True, True, False, False]
     assert corpus.grade([(problem, corpus.reference(problem))])[0].passed
-    assert corpus.grader == "integer_v1"
+    assert corpus.grader.startswith("integer_math_verify_0.9")
+    computed = (r"\boxed{\frac{50}{2}}", r"\boxed{\frac{25}{7}}", r"\boxed{25^{2}}", r"\boxed{25\sqrt{3}}", "#### 25/7")
+    assert [v.passed for v in corpus.grade([(problem, t) for t in computed])] == [True, False, False, False, False]
 
 
 def test_numbers_need_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,13 @@ def test_an_answer_goes_on_from_the_head_or_defines_the_function_anew() -> None:
     assert program(TASK, anew) == HEAD + "\n" + anew
     assert program(TASK, f"Here it is:\n```python\n{anew}```\nIt doubles.") == HEAD + "\n" + anew
     assert program(TASK, f"```\n{anew}") == HEAD + "\n" + anew  # the end was cut off
+    body = "    return xs * 2\n"
+    for end in ("```", "```\n", "```\n\nThis works.", "```\n\nOr so:\n```python\nx\n```\n"):
+        assert program(TASK, body + end) == HEAD + body, "what closes the prompt's block opens none"
+    assert program(TASK, f"Here it is:\n``` python\n{anew}```") == HEAD + "\n" + anew
     free = ProgramTask(0, "Double.", ())
+    assert program(free, "x = 1\n```") == "x = 1\n"
+    assert program(free, "Sure\n```\nx = 1") == "x = 1"
     assert program(free, "x = 1") == "x = 1"
     assert program(free, "```py\nx = 1\n```\n```py\nx = 2\n```") == "x = 1\n"
 

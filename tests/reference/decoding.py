@@ -257,8 +257,9 @@ def imh_moves(
                 log_w.append(weight)
             last = denoiser.mask not in tuple(drawn[0][1].get(i, t) for i, t in enumerate(state))
             lone = within == "independent" or n == 1
-            # Where nothing is left to look ahead at the first candidate is taken.
-            law = g if last and lone else after_chain(g, torch.tensor(log_w, dtype=torch.float64), chain, select)
+            # Where nothing is left to look ahead at, tempered candidates weigh the same: the first is taken.
+            same = last and lone and proposal == "tempered"
+            law = g if same else after_chain(g, torch.tensor(log_w, dtype=torch.float64), chain, select)
             for q, (_, written) in zip(law.tolist(), drawn, strict=True):
                 yield q / len(orders), written
 

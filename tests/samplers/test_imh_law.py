@@ -57,6 +57,7 @@ DIALS = [
     {"alpha": 4.0, "chain": 1},
     {"alpha": 4.0, "chain": 4},
     {"alpha": 2.0, "chain": 3, "proposal": "plain"},
+    {"alpha": 4.0, "chain": 12, "proposal": "plain"},
     {"alpha": 3.0, "chain": 2, "count": 2},
     {"alpha": 3.0, "chain": 3, "count": 2, "within": "exact"},
     {"alpha": 3.0, "chain": 2, "count": 4, "within": "exact"},
@@ -81,14 +82,15 @@ def test_the_law_with_an_exact_look_ahead(count, within):
     )
 
 
+@pytest.mark.parametrize("proposal", ["tempered", "plain"])
 @pytest.mark.parametrize("alpha", [0.5, 2.0, 4.0])
-def test_in_the_limit_it_is_the_tempered_joint_where_the_look_ahead_is_exact(alpha):
+def test_in_the_limit_it_is_the_tempered_joint_where_the_look_ahead_is_exact(alpha, proposal):
     """One position a step; several only with the exact weight within them (papers on 2604.00375, §2.4)."""
-    target = tempered(alpha)
-    assert distance(law_of(alpha=alpha, chain=math.inf, exact=True), target) < 1e-12
-    assert distance(law_of(alpha=alpha, chain=math.inf, exact=True, count=2, within="exact"), target) < 1e-12
-    assert distance(law_of(alpha=alpha, chain=math.inf, exact=True, count=2), target) > 0.01
-    assert distance(law_of(alpha=alpha, chain=200, exact=True), target) < 1e-3
+    target, how = tempered(alpha), {"alpha": alpha, "proposal": proposal, "exact": True}
+    assert distance(law_of(**how, chain=math.inf), target) < 1e-12
+    assert distance(law_of(**how, chain=math.inf, count=2, within="exact"), target) < 1e-12
+    assert distance(law_of(**how, chain=math.inf, count=2), target) > 0.01
+    assert distance(law_of(**how, chain=200), target) < 1e-3
 
 
 @pytest.mark.parametrize("alpha", [2.0, 4.0])
