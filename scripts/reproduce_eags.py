@@ -31,7 +31,7 @@ MODELS = {
         "trainer": ("trainer=cpu", "trainer.batch_size=32", "trainer.warmup_steps=100", "trainer.learning_rate=2e-3"),
     },
     True: {
-        "eags": ("model=eags",),
+        "eags": ("model=eags", "model.family=modernbert"),
         "sedd": ("model=sedd_small",),
         "causal": ("model=causal_seq2seq", "model.max_length=128"),
         "judge": ("model=causal_lm_small",),
@@ -68,14 +68,17 @@ class Work:
 
     def train_all(self, dataset: str) -> dict[str, Path]:
         """The trainings on one data set, by their labels."""
-        room = f"dataset.room={ROOMS[dataset]}"
-        start = self.train(dataset, "eags", "start", 1 / 3, room)
-        more = (room, f"model.start={start}")
+        data = [f"dataset.room={ROOMS[dataset]}"]
+        weights = []
+        if self.said.start:
+            data, weights = [*data, "dataset.tokenizer=roberta"], [f"model.start={self.said.start}"]
+        start = self.train(dataset, "eags", "start", 1 / 3, *data, *weights)
+        more = (*data, f"model.start={start}")
         return {
             "ens": self.train(dataset, "eags", "ens", 2 / 3, *more, *ENS),
             "uniform": self.train(dataset, "eags", "uniform", 2 / 3, *more),
-            "sedd": self.train(dataset, "sedd", "sedd", 1, room),
-            "causal": self.train(dataset, "causal", "causal", 1, room),
+            "sedd": self.train(dataset, "sedd", "sedd", 1, *data),
+            "causal": self.train(dataset, "causal", "causal", 1, *data),
         }
 
     def train_judge(self, stories: Path) -> Path:
@@ -107,9 +110,13 @@ class Work:
 def main() -> None:
     parser = countable(arguments(__doc__ or "", "eags"))
     parser.add_argument("--only", choices=ROOMS, default=None, help="one data set alone")
+    parser.add_argument(
+        "--start", default=None, help="a RoBERTa that the masked models start from: a folder, a hub name"
+    )
     said, gpu, began = parser.parse_args(), on_gpu(), time.monotonic()
+    sizes = MODELS[gpu] | ({"eags": ("model=eags",)} if said.start else {})
     results = Path(said.results or ROOT / "docs" / "results" / f"eags-{'gpu' if gpu else 'cpu'}")
-    work = Work(said, MODELS[gpu], [said.only] if said.only else list(ROOMS))
+    work = Work(said, sizes, [said.only] if said.only else list(ROOMS))
     places = {dataset: work.train_all(dataset) for dataset in work.names}
     stories = Path(os.environ.get("DIFFQ_DATA", "nowhere"), "rocstories", "roc_valid.jsonl")
     judge = work.train_judge(stories) if "rocstories" in places and stories.is_file() else None

@@ -132,6 +132,12 @@ class Tokenizer:
         """The token of each role: pad, unk, start, end, mask."""
         return dict(self._special_tokens)
 
+    def same_ids(self, other: Tokenizer) -> bool:
+        """Whether every id is the same token, in the same role: rows of one's matrices are rows of the other's. How a
+        text is cut into them may be written down differently."""
+        mine, theirs = (t._backend.get_vocab(with_added_tokens=True) for t in (self, other))
+        return bool(mine == theirs) and self.roles == other.roles
+
     def to_str(self) -> str:
         """The backend as a `tokenizer.json` has it."""
         return str(self._backend.to_str())

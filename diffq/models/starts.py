@@ -65,7 +65,7 @@ def load_start(model: EAGS, start: str, tokenizer: Any) -> str:
     """The digest of a start, whose weights a network is given. UserError where its tokenizer is not the training's."""
     folder = place_of("model.start", start)
     described = describe(folder)
-    require_vocabulary("model.start", start, described.tokenizer, tokenizer)
+    require_vocabulary("model.start", start, folder, described.tokenizer, tokenizer)
     if is_published(folder):
         theirs, _ = HuggingFaceMasked().load(folder)
         load_tensors(model, tensors_of(theirs), folder)
@@ -74,12 +74,11 @@ def load_start(model: EAGS, start: str, tokenizer: Any) -> str:
     return described.digest
 
 
-def require_vocabulary(setting: str, value: str, theirs: Any, tokenizer: Any) -> None:
-    """UserError where a model has another tokenizer than the training."""
-    if theirs.digest != tokenizer.digest:
-        where = Path(value) / "tokenizer"
-        folder = where if where.is_dir() else value
+def require_vocabulary(setting: str, value: str, folder: Path, theirs: Any, tokenizer: Any) -> None:
+    """UserError where the tokens of a model, in its folder, are not those of the training."""
+    if not theirs.same_ids(tokenizer):
+        where = folder / "tokenizer"
         raise UserError(
             f"{setting}={value} has a vocabulary of {theirs.size} tokens that is not the training's, of"
-            f" {tokenizer.size}; give dataset.tokenizer={folder}"
+            f" {tokenizer.size}; give dataset.tokenizer={where if where.is_dir() else folder}"
         )

@@ -47,12 +47,13 @@ From = Literal["frozen_full", "frozen_once"]
 
 def frozen_model(setting: str, value: str, tokenizer: Any, device: torch.device) -> Loaded:
     """The model that entropies are asked of. UserError where it is none of masks or has another vocabulary."""
-    loaded = load(place_of(setting, value), device)
+    folder = place_of(setting, value)
+    loaded = load(folder, device)
     if loaded.model.process != "absorbing":
         raise UserError(
             f"{setting}={value} is a {loaded.model.process} model; entropies of masked tokens need one of masks"
         )
-    require_vocabulary(setting, value, loaded.tokenizer, tokenizer)
+    require_vocabulary(setting, value, folder, loaded.tokenizer, tokenizer)
     return loaded
 
 
