@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def arguments(said: str, results: str) -> argparse.ArgumentParser:
     """What every script is told: a budget, where runs go, and where the page goes."""
     parser = argparse.ArgumentParser(description=said, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("minutes", type=float, help="wall-clock minutes; most are for trainings, and sampling ends when it is done")
+    parser.add_argument("minutes", type=float, help="wall-clock minutes, most of them for trainings")
     parser.add_argument("--outputs", default="outputs", help="where runs go")
     parser.add_argument("--results", default=None, help=f"where the page goes; docs/results/{results}-gpu or -cpu")
     return parser

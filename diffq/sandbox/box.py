@@ -120,9 +120,9 @@ class Sandbox:
         """How the program ended, None where it was not begun; and the beginning of what was printed."""
         limits, word = self.limits, secrets.token_hex(8)
         reading, report = os.pipe()
-        given = [report, word, self.walls.user(place), ceil(limits.seconds) + 1, limits.memory << 20, limits.processes]
+        given = [report, self.walls.user(place), ceil(limits.seconds) + 1, limits.memory << 20, limits.processes]
         with tempfile.TemporaryFile() as program, open(reading, "rb", buffering=0) as said:
-            program.write(source)
+            program.write(f"{word}\n".encode() + source)
             program.seek(0)
             process = subprocess.Popen(
                 [*self.walls.command(), *map(str, given)],

@@ -1,8 +1,9 @@
 """What a fresh interpreter inside the sandbox is told to do: give up its rights, run one program, say how it ended.
 
-It is handed over as text (`python -c`), so it imports nothing of this package. The program comes from standard input;
-the arguments are the descriptor and the word that it reports with, the user to become (-1: stays), and the limits. It
-imports what is quick to import: a program has this to wait for. Knows not what it is enclosed by.
+It is handed over as text (`python -c`), so it imports nothing of this package. Standard input holds the word that it
+reports with, a line, and the program; the arguments, which a program can read (`sys.orig_argv`), are the descriptor of
+the report, the user to become (-1: stays), and the limits. It imports what is quick to import: a program has this to
+wait for. Knows not what it is enclosed by.
 """
 
 import os
@@ -62,8 +63,9 @@ def words_of(error: BaseException) -> str:
 
 
 def main() -> None:
-    report, word, user, seconds, memory, processes = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-    program, me, say = sys.stdin.buffer.read(), os.getpid(), int(report)
+    say, user, seconds, memory, processes = map(int, sys.argv[1:])
+    head, _, program = sys.stdin.buffer.read().partition(b"\n")
+    word, me = head.decode(), os.getpid()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # input() finds the end of the file instead of waiting
     sys.argv = ["answer.py"]

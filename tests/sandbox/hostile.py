@@ -118,6 +118,14 @@ for fd in range(3, 64):
     except OSError: pass
 assert False
 
+## word in its arguments: failed
+import os, sys
+for word in sys.orig_argv:
+    for fd in range(3, 64):
+        try: os.write(fd, f'{word} passed\n\n'.encode())
+        except OSError: pass
+assert False
+
 ## flooded report: output
 import os
 for fd in range(3, 64):
