@@ -94,12 +94,15 @@ def unfed(name: str, metric: Any, dataset: Any) -> str:
     given |= {"verdicts"} if dataset.graded else set()
     if dataset.task == "text" and not dataset.given:
         given -= {"source"}
-    given |= {"keywords"} if getattr(dataset, "keywords", 0) else set()
+    if asked := getattr(dataset, "keywords", 0):
+        given |= {"keywords", "other_keywords"} if isinstance(asked, int) else {"keywords"}
     missing = metric.needs() - given
     if "keywords" in missing:
         return (
             f"metric '{name}' needs words that answers were asked to hold: on pairs, dataset.keywords=3 asks for some"
         )
+    if "other_keywords" in missing:
+        return f"metric '{name}' looks for the keywords of other sources, and words of your own are asked of all alike"
     if "truth" in missing:
         return (
             f"metric '{name}' needs to know all right answers, which dataset '{dataset.name}' does not;"

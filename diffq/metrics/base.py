@@ -86,6 +86,7 @@ class Answers:
             "cost": bool(self.cost),
             "verdicts": self.grading is not None,
             "keywords": self.keywords is not None,
+            "other_keywords": len({tuple(words) for words in self.keywords or ()}) > 1,
         }
         return frozenset(name for name, there in names.items() if there)
 
@@ -164,7 +165,7 @@ class Metric(Settings, ABC):
     def needs(self) -> frozenset[str]:
         """What a task must give: any of 'references', 'truth', 'source', 'many' (≥ 2 samples a source), 'cost',
         'real' (texts that running text is held against), 'ids' (tokens), 'verdicts' (answers that can be checked),
-        'keywords' (words that answers were asked to hold)."""
+        'keywords' (words that answers were asked to hold), 'other_keywords' (not the same of every source)."""
         return frozenset({"references"})
 
     def least_samples(self) -> int:

@@ -24,6 +24,7 @@ _NEEDS = {
     "real": "real running text to hold the samples against",
     "verdicts": "answers that can be checked",
     "keywords": "answers that keywords were asked of",
+    "other_keywords": "keywords that are not the same for every source",
     "ids": "the tokens of the samples, which only a point of the store has",
 }
 

@@ -55,17 +55,13 @@ class KeywordCoverage(Metric):
         return {"of": self.of, "case": "fold", "agg": "share"}
 
     def needs(self) -> frozenset[str]:
-        return frozenset({"keywords"})
+        return frozenset({"keywords"} if self.of == "own" else {"keywords", "other_keywords"})
 
     def __call__(self, answers: Answers) -> Score:
         asked = answers.keywords
         if asked is None or not any(words for group in asked for words in group):
             raise UserError(f"{self.name} needs answers that keywords were asked of; none of these was asked for one")
         if self.of == "next":
-            if len(asked) < 2:
-                raise UserError(
-                    "keyword_coverage_null looks for the keywords of other sources, and there is one source"
-                )
             asked = (*asked[1:], asked[0])
         rows = [_found(texts, words) for texts, words in zip(answers.candidates, asked, strict=True)]
         return scored(self, answers, np.array(rows))

@@ -92,7 +92,8 @@ class ScoreFiles:
         with self._alone():
             if per_source:
                 self.write_statistics(self.per_source() | dict(per_source))
-            merged = self.metrics() | {signature: dict(score) for signature, score in metrics.items()}
+            held = {signature: score for signature, score in self.metrics().items() if signature not in metrics}
+            merged = held | {signature: dict(score) for signature, score in metrics.items()}  # the newest stand last
             write_json(self.folder / f"{self.name}.json", merged)
         return merged
 

@@ -67,8 +67,10 @@ def test_the_null_is_of_other_sources_words() -> None:
         100
     ] * 2
     one = Answers(("s",), (("r",),), (("a",),), keywords=((("a",),),))
-    with pytest.raises(UserError, match="there is one source"):
-        evaluate([KeywordCoverage(of="next")], one)
+    same = answers(keywords=((("storm",), ("storm",)), (("storm",), ("storm",))))
+    for alike in (one, same):
+        with pytest.raises(UserError, match="keywords that are not the same for every source"):
+            evaluate([KeywordCoverage(of="next")], alike)
 
 
 def test_null_lines_lose_the_words() -> None:

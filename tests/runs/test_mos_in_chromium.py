@@ -220,12 +220,7 @@ def test_saved_ratings_are_read_and_can_be_taken_to_another_device(browser, tmp_
     part.unlink()
     browser.js("localStorage.clear()")  # another device: the file is loaded there
     browser.open(file.as_uri())
-    browser.js(f"""(() => {{
-        const file = document.getElementById('file'), moved = new DataTransfer();
-        moved.items.add(new File([{json.dumps(text)}], 'r.json'));
-        file.files = moved.files;
-        file.dispatchEvent(new Event('change'));
-    }})()""")
+    load(browser, json.loads(text))
     browser.wait("document.getElementById('begin').innerText === 'Go on'", 5)
     browser.js("document.getElementById('begin').click()")
     assert shown(browser, "place") == f"{len(items)} / {len(items)}"
@@ -247,15 +242,34 @@ def test_saved_ratings_are_read_and_can_be_taken_to_another_device(browser, tmp_
     assert found["systems"][0]["mos"] == pytest.approx(sum(own) / len(own))
 
 
-def test_another_study_s_file_is_not_loaded(browser, tmp_path):
-    page(browser, tmp_path, data())
-    held = json.dumps({"format": "diffq-ratings", "study": "other", "page": 1, "ratings": {}})
+def load(browser: Browser, held: dict) -> None:
+    """Gives the page a file, as its button does."""
     browser.js(f"""(() => {{
         const file = document.getElementById('file'), moved = new DataTransfer();
-        moved.items.add(new File([{json.dumps(held)}], 'r.json'));
+        moved.items.add(new File([{json.dumps(json.dumps(held))}], 'r.json'));
         file.files = moved.files;
         file.dispatchEvent(new Event('change'));
     }})()""")
+
+
+def test_of_two_ratings_the_later_one_holds(browser, tmp_path):
+    """Whether it was given here or, on another device, is in the file that is loaded."""
+    page(browser, tmp_path, made := data(2))
+    begin(browser)
+    for key in "33":
+        rate(browser, key)
+    grades = {"00": {"rating": 5, "at": "2999-01-01T00:00:00Z"}, "01": {"rating": 1, "at": "2001-01-01T00:00:00Z"}}
+    held = {"format": "diffq-ratings", "study": made["study"], "page": 1, "rater": "Ann", "ratings": grades}
+    page(browser, tmp_path, made, fresh=False)
+    load(browser, held)
+    browser.wait("Object.values(localStorage).some((text) => text.includes('2999'))", 5)
+    (own,) = (x for x in kept(browser).values() if "ratings" in x)
+    assert {item: said["rating"] for item, said in own["ratings"].items()} == {"00": 5, "01": 3}
+
+
+def test_another_study_s_file_is_not_loaded(browser, tmp_path):
+    page(browser, tmp_path, data())
+    load(browser, {"format": "diffq-ratings", "study": "other", "page": 1, "ratings": {}})
     browser.wait("!document.getElementById('warning').hidden", 5)
     assert "saved from another page" in shown(browser, "warning")
 

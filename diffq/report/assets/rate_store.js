@@ -6,7 +6,7 @@ const [lowest, highest] = data.scale;
 const itemAt = new Map(data.items.map((item, at) => [item.id, at]));
 const place = `diffq-ratings-${data.study}-${data.page}`;
 
-const held = { rater: "", ratings: {}, at: 0, saved: 0 }; // saved: how many ratings the last saved file had
+const held = { rater: "", ratings: {}, at: 0, saved: 0 }; // saved: how many ratings the last file had; 0: not these
 let keeps = true; // whether this browser keeps anything
 
 const isGrade = (value) => Number.isInteger(value) && value >= lowest && value <= highest;
@@ -42,6 +42,7 @@ function keep() {
 
 function rate(item, rating) {
   held.ratings[item.id] = { rating, at: new Date().toISOString() };
+  held.saved = 0;
   keep();
 }
 
@@ -71,7 +72,9 @@ function takeFile(text) {
   }
   if (read?.format !== "diffq-ratings") return "This is no file of ratings.";
   if (read.study !== data.study || read.page !== data.page) return "This file was saved from another page than this one.";
-  held.ratings = { ...wholeRatings(read.ratings), ...held.ratings };
+  for (const [id, said] of Object.entries(wholeRatings(read.ratings))) {
+    if (!(held.ratings[id]?.at >= said.at)) held.ratings[id] = said; // of two the later one
+  }
   if (held.rater === "" && typeof read.rater === "string") held.rater = read.rater;
   keep();
   return "";
