@@ -15,6 +15,7 @@ front also against all that costs no more. Intervals are paired over questions. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -61,8 +62,9 @@ def metrics_of(held: Mapping[str, Any]) -> set[str]:
 
 def _of_task(held: Mapping[str, Any], task: Task) -> list[Table]:
     along = held["along"]
-    values = sorted({p.dials[along] for p in task.points if p.dials.get(along)}, reverse=True)
-    heads = ["claim", *(f"{along}={show_value(value)}" for value in values)]
+    found = {_value(point, along) for point in task.points} - {None}
+    values = sorted(found, key=lambda value: value or math.inf, reverse=True)
+    heads = ["claim", *(f"{along}={show_value(value)}" if value else "one token a step" for value in values)]
     alone, claims, fronts = [], [], []
     for claim in held["claims"]:
         if all(along in side for side in _sides(claim)):
@@ -72,12 +74,12 @@ def _of_task(held: Mapping[str, Any], task: Task) -> list[Table]:
         if "front" in claim:
             cells = (_cell(_front(held, task, claim["front"], value, equal_rows=True)) for value in values)
             fronts.append([claim["text"], *cells])
-    found = (
+    tables = (
         ("as claimed", ["claim", "measured"], alone),
         (f"at equal {along}", heads, claims),
         ("at equal network rows", heads, fronts),
     )
-    made = [Table(f"{task.label}: {how}", *_filled(of, rows)) for how, of, rows in found]
+    made = [Table(f"{task.label}: {how}", *_filled(of, rows)) for how, of, rows in tables]
     return [table for table in made if table.cells]
 
 
@@ -129,9 +131,16 @@ def _at(task: Task, side: Mapping[str, Any], along: str, value: Any) -> list[Rep
         for point in task.points
         if point.sampler == side["sampler"]
         and side.get("training") in (None, point.training)
-        and (value is None or along in side or point.dials.get(along) == value)
+        and (value is None or along in side or _value(point, along) == value)
         and all(show_value(point.dials.get(name)) == v for name, v in wanted.items())
     ]
+
+
+def _value(point: ReportPoint, along: str) -> Any:
+    """The value of the dial that columns run along; None where a point has none, or another number of tokens a step
+    decides in its place."""
+    value = point.dials.get(along)
+    return None if value == 0 and point.dials.get("tokens_per_step", 1) != 1 else value
 
 
 def _plainest(found: Sequence[ReportPoint]) -> ReportPoint:
@@ -172,6 +181,10 @@ def _within(point: ReportPoint, asked: Mapping[str, Any]) -> list[Part]:
     if figure is None or asked["record"] not in point.records:
         return []
     bound = point.records[asked["record"]] * rows_a_sample(point)
+    most = math.log(point.samples)
+    if bound >= most:
+        said = f"the bound is above the {most:.2f} nats that {point.samples} samples can show at most"
+        return [Part(said, None, counts=False)]
     return [Part("", Gap.of(bound - figure.value, None if figure.draws is None else bound - figure.draws))]
 
 

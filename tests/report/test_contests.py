@@ -114,6 +114,19 @@ def test_a_bound_that_is_broken_is_told():
     assert cells(points)[WITHIN][0].startswith("did not hold\n-0.30")
 
 
+def test_a_bound_beyond_all_that_samples_can_show_decides_nothing():
+    points = [*dilemma()[:4], answers("rank_then_sample", 70, 85, entropy=1.2, bound=3.5)]
+    assert cells(points)[WITHIN][0] == "undecided\nthe bound is above the 3.47 nats that 32 samples can show at most"
+
+
+def test_points_of_one_token_a_step_have_a_column():
+    points = [replace(made, dials={**made.dials, "steps": 0, "tokens_per_step": 1}) for made in dilemma()]
+    points += [answers("random", 99, 99, steps=0, tokens_per_step=2)]
+    (table, _) = contest_tables(SPEC, [Task("sudoku", "sudoku", tuple(points))])[:2]
+    assert table.heads[1:] == ["one token a step"]
+    assert {cells[0]: cells[1] for cells in table.cells}[PASS_1].startswith("held\n+40.0")
+
+
 def test_at_equal_rows_a_front_is_held_against_all_that_is_no_dearer():
     """With 18 rows the others are better than IMH with 18, and IMH with 6 rows meets none that is as cheap."""
     points = [
