@@ -193,12 +193,13 @@ def answer_canvas(
     mask: int,
     end: int,
     device: torch.device | str = "cpu",
+    also_end: Sequence[int] = (),
 ) -> Canvas:
     """The canvas of rows of prompt and answer: from the left the prompt, which stands, then the free places of the
     answer, then padding up to the longest row.
 
-    prompts  the ids of each prompt, by its index in the split
-    end      the token that ends an answer
+    prompts        the ids of each prompt, by its index in the split
+    end, also_end  the tokens that end an answer
     """
     size_L = max((row.length for row in rows), default=0)
     tokens_BL = torch.full((len(rows), size_L), pad, dtype=torch.long)
@@ -216,4 +217,5 @@ def answer_canvas(
         valid_BL=valid_BL,
         row_B=torch.tensor([row.id for row in rows], dtype=torch.long),
         end=end,
+        also_end=tuple(also_end),
     ).map(lambda x: x.to(device))

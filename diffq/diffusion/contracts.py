@@ -45,6 +45,7 @@ class Canvas:
     source_BS        the source beside the canvas, for sequence-to-sequence models
     source_valid_BS  False where a source position is padding
     end              the token at which a row of running text ends; None where rows are full
+    also_end         further tokens at which it does, beside `end`: chat models have several
     leaves           whether a row that has ended takes no part in what is left of the sampling; False where somebody
                      looks at what is drawn behind its end
     """
@@ -56,6 +57,7 @@ class Canvas:
     source_BS: Tensor | None = None
     source_valid_BS: Tensor | None = None
     end: int | None = None
+    also_end: tuple[int, ...] = ()
     leaves: bool = True
 
     def __post_init__(self) -> None:
@@ -86,11 +88,23 @@ class Canvas:
         changed: dict[str, Any] = {name: change(v) for name, v in held.items() if isinstance(v, Tensor)}
         return replace(self, **changed)
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """All tokens at which a row ends."""
+        return () if self.end is None else (self.end, *self.also_end)
+
+    def are_ends(self, tokens: Tensor) -> Tensor:
+        """Which tokens end a row, bool of their shape."""
+        found = torch.zeros_like(tokens, dtype=torch.bool)
+        for end in self.ends:
+            found = found | (tokens == end)
+        return found
+
     def cut_at_end(self) -> Canvas:
         """The canvas without what follows the first end token that was written in each row, that token included."""
         if self.end is None:
             return self
-        ended_BL = ((self.tokens_BL == self.end) & self.free_BL).cumsum(1) > 0
+        ended_BL = (self.are_ends(self.tokens_BL) & self.free_BL).cumsum(1) > 0
         return self.replace(valid_BL=self.valid_BL & ~ended_BL)
 
 

@@ -92,8 +92,8 @@ class AnswerQuestions:
         return plan_batches([lengths] * config.num_samples, [0] * len(indices), batch_tokens, indices)
 
     def canvas(self, batch: Batch) -> Canvas:
-        tokenizer = self.tokenizer
-        return answer_canvas(batch.rows, self.source_ids, tokenizer.pad, tokenizer.mask, tokenizer.end, self.device)
+        made, others = self.tokenizer, self.tokenizer.ends[1:]
+        return answer_canvas(batch.rows, self.source_ids, made.pad, made.mask, made.end, self.device, others)
 
     def row(self, row: Row) -> dict[str, Any]:
         return {"prompt_ids": self.source_ids[row.source]}

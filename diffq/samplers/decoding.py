@@ -270,11 +270,10 @@ class Sight:
         ]
 
     def draw(self, reduction: Reduction) -> Reduction:
-        """The reduction, without the end token where it is never to be drawn."""
-        end = self.canvas.end
-        if self.rule.ending != "never" or end is None:
-            return reduction
-        return Without(reduction, end)
+        """The reduction, without the end tokens where none is ever to be drawn."""
+        for end in self.canvas.ends if self.rule.ending == "never" else ():
+            reduction = Without(reduction, end)
+        return reduction
 
     def read(self, *reductions: Reduction) -> tuple[Any, ...]:
         return tuple(self.session.read(self.hidden, self.slots, [self.draw(r) for r in reductions]))
@@ -290,7 +289,7 @@ class Sight:
         """The merits, those of end tokens below all others where they are to wait."""
         if self.rule.ending != "last" or self.canvas.end is None:
             return merit_N
-        return torch.where(token_N == self.canvas.end, merit_N - _BEHIND, merit_N)
+        return torch.where(self.canvas.are_ends(token_N), merit_N - _BEHIND, merit_N)
 
 
 def _of_rows(value_R: Tensor, row_R: Tensor, rows: int) -> Tensor:

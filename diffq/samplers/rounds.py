@@ -269,7 +269,8 @@ class Ended:
         end = self._canvas.end
         assert end is not None
         written_BL = self._canvas.free_BL & ~masked_BL
-        first_B = (written_BL & (self._tokens_BL == end)).long().cumsum(1).clamp(max=1)  # 1 from the end token on
+        ends_BL = written_BL & self._canvas.are_ends(self._tokens_BL)
+        first_B = ends_BL.long().cumsum(1).clamp(max=1)  # 1 from the end token on
         over_B = first_B.any(1) & ~(masked_BL & (first_B == 0)).any(1)
         fill_BL = masked_BL & over_B[:, None]
         self._tokens_BL.masked_fill_(fill_BL, end)

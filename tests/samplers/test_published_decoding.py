@@ -109,11 +109,13 @@ def test_no_end_token_waits_where_the_order_is_known(rule):
         rule(ending="last")
 
 
+@pytest.mark.parametrize("also", [False, True])
 @pytest.mark.parametrize("rule", [LowConfidence, RankThenSample, Margin, LeastEntropy])
-def test_the_end_token_waits_or_stays_away(rule):
+def test_the_end_token_waits_or_stays_away(rule, also):
+    """Whether it is the first, or another of those that end an answer."""
     model, plain = text_models.build("mdlm").denoiser(), prompted()
     end = frequent(rule(), plain)
-    canvas = plain.replace(end=end)
+    canvas = plain.replace(end=(end + 1) % 600, also_end=(end,)) if also else plain.replace(end=end)
     written = {}
     for ending in ("free", "last", "never"):
         steps = []
@@ -136,10 +138,15 @@ def test_rows_that_have_ended_leave(sampler):
     end = frequent(made, canvas)
     whole, stops = Meter(model), Meter(model)
     full = made(whole, canvas, Rng(0)).replace(end=end).cut_at_end()
-    ended = made(stops, canvas.replace(end=end), Rng(0)).cut_at_end()
-    assert torch.equal(full.valid_BL, ended.valid_BL)
-    assert torch.equal(full.tokens_BL[full.valid_BL], ended.tokens_BL[ended.valid_BL])
-    assert stops.nfe_rows < whole.nfe_rows
+    for ends in ({"end": end}, {"end": (end + 1) % 600, "also_end": (end,)}):
+        ended = made(stops, canvas.replace(**ends), Rng(0)).cut_at_end()
+        if "also_end" not in ends:
+            assert torch.equal(full.valid_BL, ended.valid_BL)
+        same = ended.valid_BL & full.valid_BL
+        assert torch.equal(full.tokens_BL[same], ended.tokens_BL[same])
+        assert bool((~ended.valid_BL | full.valid_BL).all())  # the other end may come before
+        assert stops.nfe_rows < whole.nfe_rows
+        stops = Meter(model)
 
 
 def test_paces_and_numbers_of_steps():
