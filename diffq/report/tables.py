@@ -34,20 +34,22 @@ class ReportTable:
 def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
     """One flat mapping a point, null lines last: what frontier.csv holds.
 
-    `dial_…` for every dial that any sampler here has, `dataset_…` for what was not asked of all alike, `METRIC`,
-    `METRIC_low`, `METRIC_high` for every figure (and `METRIC_sd_of_seeds`, `METRIC_least_seed`, `METRIC_greatest_seed`,
-    where points are means over several), then nfe_calls, nfe_rows and seconds of the whole run, rows it sampled, key
-    and folder. None where there is nothing.
+    `training` where any has a name, `dial_…` for every dial that any sampler here has, `dataset_…` for what was not
+    asked of all alike, `METRIC`, `METRIC_low`, `METRIC_high` for every figure (and `METRIC_sd_of_seeds`,
+    `METRIC_least_seed`, `METRIC_greatest_seed`, where points are means over several), then nfe_calls, nfe_rows and
+    seconds of the whole run, rows it sampled, key and folder. None where there is nothing.
     """
     everything = [*frontier.points, *frontier.nulls]
     dials = list(dict.fromkeys(name for point in everything for name in point.dials))
     asked = list(dict.fromkeys(name for point in everything for name in point.asked))
     metrics = list(dict.fromkeys(name for point in everything for name in point.figures))
     spread = {name for point in everything for name, f in point.figures.items() if f.between is not None}
+    named = any(point.training for point in everything)
     rows = []
     for point in everything:
         row: dict[str, Any] = {
-            "kind": point.kind, "sampler": point.sampler, "model": point.model, "length": point.length,
+            "kind": point.kind, "sampler": point.sampler, "model": point.model,
+            **({"training": point.training} if named else {}), "length": point.length,
             "seed": " ".join(map(str, point.seeds)), "seeds": len(point.seeds), "s": point.samples, "n": point.sources,
             "on_front": point.key in frontier.front,
         }  # fmt: skip

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 
 from synthetic import frontier_points
 
@@ -27,6 +28,13 @@ from diffq.report.tables import (
 def made():
     points, nulls = frontier_points()
     return build_frontier(points, nulls, "self_bleu", "bleu")
+
+
+def test_csv_says_what_trainings_are_called_where_one_has_a_name():
+    points, nulls = frontier_points()
+    assert all("training" not in row for row in frontier_rows(made()))
+    named = build_frontier([replace(points[0], training="ens"), *points[1:]], nulls, "self_bleu", "bleu")
+    assert [row["training"] for row in frontier_rows(named)][:2] == ["ens", ""]
 
 
 def test_csv_holds_every_point_dial_and_figure():
