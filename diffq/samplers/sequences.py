@@ -182,10 +182,11 @@ class Power(GuidedByPrompt):
             share = 1 - i / len(place_F)
             prefix_M, token_M, next_M = self._continued(session, row, place, share, texts_ML, log_p_M)
             if not 0 < len(prefix_M) <= self.limit:
+                many = f"{len(prefix_M)} or more" if len(prefix_M) else "no"
+                mend = f"raise limit, or floor to {10 * self.floor:g}" if len(prefix_M) else "lower floor"
                 raise UserError(
-                    f"power: after {i + 1} of {len(place_F)} tokens {len(prefix_M)} beginnings have a probability of"
-                    f" at least floor={self.floor:g}, and 1 to limit={self.limit} can be followed; change floor, or"
-                    " ask for shorter texts"
+                    f"power: after {i + 1} of {len(place_F)} tokens {many} beginnings have a probability of at least"
+                    f" floor={self.floor:g}, and 1 to limit={self.limit} can be followed; {mend}"
                 )
             texts_ML = texts_ML[prefix_M].index_fill(1, place, 0)
             texts_ML[:, place], log_p_M = token_M, next_M
