@@ -22,6 +22,7 @@ N read slots of all rows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -40,6 +41,7 @@ from diffq.samplers.masked import mask_free
 from diffq.samplers.rounds import Blocks, Ended, Plan, Round
 from diffq.settings import setting
 
+_NEAR = 0.01  # to 1: the logarithm of a sum near 1 is divided by so much
 _AGAIN = 1 << 20  # the visits of sweeps, apart from those of filling
 
 
@@ -67,6 +69,11 @@ class EAGS(Ranking):
     renyi_order: float = setting(2.0, "entropy=renyi: its order; 1 is Shannon's", above=0)
 
     def check(self) -> None:
+        if not math.isfinite(self.renyi_order) or 0 < abs(self.renyi_order - 1) < _NEAR:
+            raise UserError(
+                f"eags: renyi_order={self.renyi_order} leaves float32 no digits; give 1, which is Shannon's, or a"
+                f" finite order at least {_NEAR:g} away from it"
+            )
         if self.order == "random":
             refuse_waiting("eags order=random", self.ending)
         if self.update == "all" and self.block:
@@ -75,11 +82,14 @@ class EAGS(Ranking):
             raise UserError(f"eags: update=all draws anew all over the canvas, so cache={self.cache} must be off")
 
     def idle(self) -> frozenset[str]:
-        filled = self.update == "masked_only" or not self.sweeps
-        ranked_plainly = self.order == "random" or self.uncertainty.order == 1
-        return frozenset({"update", "sweeps", "within"} if filled else ()) | frozenset(
-            {"entropy", "renyi_order"} if ranked_plainly else ()
-        )
+        names = set[str]()
+        if self.update == "masked_only" or not self.sweeps:
+            names |= {"update", "sweeps", "within"}
+        if self.order == "random" or self.uncertainty.order == 1:
+            names |= {"entropy", "renyi_order"}
+        if self.order == "random":
+            names |= {"confidence"}
+        return frozenset(names)
 
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan:
         return Plan(canvas, blocks, steps=self.steps, tokens_per_step=1, pace="full")

@@ -256,6 +256,9 @@ def test_end_tokens_wait_or_stay_away_and_ended_rows_leave():
 
 
 def test_bad_dials_are_refused():
+    for order in (math.inf, 1.0001, 0.995):
+        with pytest.raises(UserError, match="leaves float32 no digits; give 1"):
+            EAGS(entropy="renyi", renyi_order=order)
     with pytest.raises(UserError, match="block=4 must be 0"):
         EAGS(update="all", block=4)
 
@@ -265,7 +268,7 @@ def test_what_says_nothing_makes_no_other_sampler():
     for other in (EAGS(sweeps=3), EAGS(within="independent"), EAGS(renyi_order=0.5), EAGS(update="all", sweeps=0),
                   EAGS(entropy="renyi", renyi_order=1.0)):  # fmt: skip
         assert other.canonical() == plain
-    random = EAGS(order="random", entropy="renyi", renyi_order=0.5)
+    random = EAGS(order="random", entropy="renyi", renyi_order=0.5, confidence="sharpened")
     assert random.canonical() == EAGS(order="random")
     for own in (EAGS(update="all"), EAGS(update="all", sweeps=3, within="independent"), EAGS(entropy="renyi"), plain):
         assert own.canonical() == own
