@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class Undefined(UserError):
+    """A metric has no value for the answers that it was given, such as a perplexity of empty texts."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'scale'?)`, or nothing where no known name is near."""
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.6)

@@ -94,11 +94,8 @@ class Canvas:
         return () if self.end is None else (self.end, *self.also_end)
 
     def are_ends(self, tokens: Tensor) -> Tensor:
-        """Which tokens end a row, bool of their shape."""
-        found = torch.zeros_like(tokens, dtype=torch.bool)
-        for end in self.ends:
-            found = found | (tokens == end)
-        return found
+        """Which tokens end a row, bool of their shape. Not asked where nothing does."""
+        return torch.stack([tokens == end for end in self.ends]).any(0)
 
     def cut_at_end(self) -> Canvas:
         """The canvas without what follows the first end token that was written in each row, that token included."""

@@ -5,13 +5,13 @@ What is refused is refused before the first metric runs. It does not know where 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffq.errors import UserError
+from diffq.errors import Undefined, UserError
 from diffq.metrics.base import Answers, Metric, Score
 from diffq.settings import Settings, setting
 
@@ -78,8 +78,11 @@ def usable(metrics: Sequence[Metric], given: Iterable[str], samples: int) -> tup
     return kept, left_out
 
 
-def evaluate(metrics: Sequence[Metric], answers: Answers) -> list[Score]:
-    """One score a metric, in their order.
+def evaluate(
+    metrics: Sequence[Metric], answers: Answers, on_undefined: Callable[[Undefined], None] | None = None
+) -> list[Score]:
+    """One score a metric, in their order. on_undefined: is told why a metric has no value for these answers, which is
+    then left out; None raises that.
 
     Raises UserError, before anything is computed, for answers that do not belong together, a metric that they cannot
     feed, a missing package, and two metrics with one signature.
@@ -95,7 +98,15 @@ def evaluate(metrics: Sequence[Metric], answers: Answers) -> list[Score]:
         if signature in signatures:
             raise UserError(f"{metric.name} is asked for twice with the same options ({signature}); name it once")
         signatures[signature] = metric.name
-    return [metric(answers) for metric in metrics]
+    scores = []
+    for metric in metrics:
+        try:
+            scores.append(metric(answers))
+        except Undefined as error:
+            if on_undefined is None:
+                raise
+            on_undefined(error)
+    return scores
 
 
 def to_json(scores: Sequence[Score]) -> dict[str, dict[str, Any]]:

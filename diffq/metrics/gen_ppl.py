@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from diffq.errors import UserError
+from diffq.errors import Undefined, UserError
 from diffq.metrics.base import Answers, Direction, Metric, Score
 from diffq.metrics.intervals import aggregate, scored
 from diffq.metrics.judges import Judge, fetch_judge, judge_name, judge_tokens, load_judge, missing_judge, token_losses
@@ -176,7 +176,7 @@ class GenPpl(Metric):
         losses = token_losses(judge, rows, self.first_token)
         kept = [loss[mask[len(mask) - len(loss) :]] for loss, mask in zip(losses, counted, strict=True)]
         if not any(map(len, kept)):
-            raise UserError(f"{self.name}: no sample has a token that counts")
+            raise Undefined(f"{self.name}: no sample has a token that counts")
         ends = np.cumsum([0, *map(len, answers.candidates)])
         return scored(self, answers, np.array([self._row(kept[a:b]) for a, b in itertools.pairwise(ends)]))
 

@@ -213,7 +213,8 @@ def keep_scores(
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """The scores of metrics, by their signatures, as these files hold them then; and how many of them are new.
 
-    A score that is there already is not computed again, unless its statistics a source are missing.
+    A score that is there already is not computed again, unless its statistics a source are missing. Metrics that have
+    no value for these answers are told and left out.
     """
     held, rows = files.metrics(), files.per_source()
     missing = [  # the first points were scored before set-valued figures had statistics
@@ -222,10 +223,10 @@ def keep_scores(
         if signature not in held or ("|agg:jackknife|" in signature and signature not in rows)
     ]
     if missing:
-        scores = evaluate(missing, answers())
+        scores = evaluate(missing, answers(), lambda e: print(f"diffq: {files.folder}: {e}", file=sys.stderr))
         statistics = {s.signature: s.per_source for s in scores if s.per_source is not None}
         held = files.merge(to_json(scores), statistics)
-    return {signature: held[signature] for signature in asked}, len(missing)
+    return {signature: held[signature] for signature in asked if signature in held}, len(missing)
 
 
 def _tell(number: int, total: int) -> None:

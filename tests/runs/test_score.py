@@ -9,7 +9,8 @@ import pytest
 from made_up_store import SAMPLES, SOURCES, make_store
 
 from diffq.config import Request
-from diffq.errors import UserError
+from diffq.errors import Undefined, UserError
+from diffq.metrics.bleu import Bleu
 from diffq.metrics.evaluate import evaluate
 from diffq.runs import score
 from diffq.runs.judging import Judges
@@ -47,7 +48,7 @@ def test_scores_merge_and_are_not_computed_twice(store, monkeypatch):
     first = score.score_points(selection, config.metric.metrics, judges)
     assert [s.new for s in first] == [2] * 6
     calls = []
-    monkeypatch.setattr(score, "evaluate", lambda metrics, answers: calls.append(metrics) or evaluate(metrics, answers))
+    monkeypatch.setattr(score, "evaluate", lambda metrics, *more: calls.append(metrics) or evaluate(metrics, *more))
     more = score.config_for(request(store, "metric=bleu,distinct_2"), selection, judges)
     again = score.score_points(selection, more.metric.metrics, judges)
     assert [s.new for s in again] == [1] * 6
@@ -139,6 +140,17 @@ def test_a_point_that_fails_keeps_no_other_from_being_scored(store, capsys):
     assert f"{whole.points[2].folder}/metrics.json is not JSON" in said.err
     with pytest.raises(UserError, match="is not JSON"):
         score.run(request(store, "metric=bleu", runs=[whole.points[2].folder]))
+
+
+def test_a_metric_without_a_value_is_told_and_left_out(store, capsys, monkeypatch):
+    def no_value(self, answers):
+        raise Undefined("bleu: no sample has a token that counts")
+
+    monkeypatch.setattr(Bleu, "__call__", no_value)
+    assert score.run(request(store, "metric=bleu,self_bleu")) == 0
+    said = capsys.readouterr()
+    assert all([m["name"] for m in row["metrics"].values()] == ["self_bleu"] for row in json.loads(said.out))
+    assert said.err.count("bleu: no sample has a token that counts") == 6
 
 
 def test_runs_are_named_in_many_ways(store):
