@@ -52,8 +52,10 @@ def spell(expression: Any) -> str:
     if isinstance(expression, sympy.Equality) and expression.lhs.is_Symbol:
         expression = expression.rhs
     if isinstance(expression, sympy.Expr):
+        expression = expression.doit()  # 2^100 as the whole number that it is
         if expression.is_number and not expression.is_Integer and expression.is_real:
-            return f"{float(expression):.10g}"
+            value = sympy.N(expression, 15)
+            return f"{float(value):.10g}" if abs(value) < sys.float_info.max else str(value)
         expression = sympy.expand(expression)
     return str(expression)
 

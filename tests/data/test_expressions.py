@@ -33,6 +33,12 @@ def test_equal_and_different_expressions() -> None:
     assert verdicts[2].answer == "3"
 
 
+def test_numbers_that_differ_are_spelled_differently() -> None:
+    """However large: they are votes of their own, and solutions of their own."""
+    asked = ("2^{100}", "2^{100}+1", "2^{1024}", "3^{2000}", "e^{1000}", "e^{1001}", r"\sqrt{2}", r"\sqrt{3}")
+    assert len({v.answer for v in compare_all([("1", text) for text in asked])}) == len(asked)
+
+
 def test_what_takes_too_long_is_ended_and_the_rest_goes_on() -> None:
     """Powers of powers: sympy would go on for good, and its big integers hear no alarm."""
     tower = "9^{9^{9^{9}}}"
