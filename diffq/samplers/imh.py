@@ -40,6 +40,7 @@ from diffq.diffusion.row_draws import Candidates
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
+from diffq.samplers.barring import Barred
 from diffq.samplers.chains import resample, run_chain
 from diffq.samplers.decoding import Caching, Counting, first_in_order, known_order, of_slots, real, slots_of
 from diffq.samplers.keeping import Keeping
@@ -67,6 +68,9 @@ class IMH(Counting, Caching):
         "independent", "tokens written by one step: as if they were independent, or by the chain rule"
     )
     select: Literal["chain", "resample"] = setting("chain", "how one of the candidates is chosen")
+    ending: Literal["free", "never"] = setting(
+        "free", "the end token: free, like any other; never, the target is that of texts without it", since="0.2"
+    )
 
     def check(self) -> None:
         super().check()
@@ -84,6 +88,8 @@ class IMH(Counting, Caching):
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         tokens_BL = mask_free(canvas, denoiser.mask)
         session, masked_BL = self.open(denoiser, canvas), canvas.free_BL.clone()
+        if self.ending == "never":
+            session = Barred(session, canvas.ends)
         blocks = self.blocks(canvas)
         plan, keeping = self.rounds(canvas, blocks), self.keeping(denoiser, canvas, blocks)
         order_BL = None if self.positions == "confidence" else known_order(self.positions, canvas, rng)

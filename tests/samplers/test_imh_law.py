@@ -100,6 +100,20 @@ def test_the_mean_field_comes_nearer_than_sharpening(alpha):
     assert distance(looking, target) < 0.7 * distance(sharpened, target)
 
 
+@pytest.mark.parametrize("positions", ["random", "confidence"])
+@pytest.mark.parametrize("dials", [{}, {"proposal": "plain"}, {"within": "exact", "tokens_per_step": 2}], ids=str)
+def test_without_ends_it_is_the_chain_of_a_network_that_has_none(positions, dials):
+    canvas, model = text_models.canvas(5, 16), text_models.build("mdlm")
+    free = IMH(positions=positions, **dials)(model.denoiser(), canvas, Rng(1)).tokens_BL
+    ends = [int(token) for token in free[canvas.free_BL].unique()[:2]]
+    ended = canvas.replace(end=ends[0], also_end=(ends[1],))
+    ours = IMH(positions=positions, ending="never", **dials)(model.denoiser(), ended, Rng(1)).tokens_BL
+    model.never = (*model.never, *ends)
+    theirs = IMH(positions=positions, **dials)(model.denoiser(), canvas, Rng(1)).tokens_BL
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, free)
+
+
 def test_no_chain_is_sharpening_token_by_token():
     model = text_models.build("mdlm").denoiser()
     canvas = text_models.canvas(5, 16)
