@@ -77,8 +77,8 @@ def overhead(names: Sequence[str], rate: float) -> list[dict[str, Any]]:
         print(f"diffq: timing {name} …", file=sys.stderr, flush=True)
         row = OVERHEAD[name]
         model, sampler = make_model(row.words), SAMPLERS["eags"](**row.dials)
-        canvas, runs = given_then_free(BATCH, CONDITION, TARGET), []
-        timed(sampler, model, given_then_free(2, CONDITION, TARGET), 0)  # warm-up
+        canvas, runs = given_then_free(BATCH, CONDITION, TARGET, row.words), []
+        timed(sampler, model, given_then_free(2, CONDITION, TARGET, row.words), 0)  # warm-up
         for turn in range(row.turns):
             clock, began = Clocked(model.denoiser()), time.perf_counter()
             sampler(clock, canvas, Rng(turn))
@@ -101,9 +101,9 @@ def vocabulary(words: int) -> SimpleNamespace:
 def _row(name: str, row: Row, model: Any, full: bool) -> dict[str, Any]:
     from diffq.registry import SAMPLERS
 
-    canvas, sampler = given_then_free(BATCH, CONDITION, TARGET), SAMPLERS["eags"](**row.dials)
+    canvas, sampler = given_then_free(BATCH, CONDITION, TARGET, row.words), SAMPLERS["eags"](**row.dials)
     other = SAMPLERS[row.other[0]](**row.other[1]) if row.other else None
-    timed(sampler, model, given_then_free(2, CONDITION, TARGET), 0)  # warm-up
+    timed(sampler, model, given_then_free(2, CONDITION, TARGET, row.words), 0)  # warm-up
     ours, theirs, meter = [], [], Meter(model.denoiser())
     for turn in range(row.turns):
         seconds, meter = timed(sampler, model, canvas, turn)

@@ -26,9 +26,9 @@ def random_model(kind: str, sizes: Mapping[str, Any], vocabulary: SimpleNamespac
     return model
 
 
-def given_then_free(rows: int, given: int, free: int) -> Canvas:
-    """Rows of different tokens, of which the first are given."""
-    tokens_BL = torch.arange(2, 2 + rows * (given + free)).view(rows, -1)
+def given_then_free(rows: int, given: int, free: int, words: int = 1 << 20) -> Canvas:
+    """Rows of different tokens below `words`, of which the first are given."""
+    tokens_BL = 2 + (torch.arange(rows * (given + free)) % (words - 2)).view(rows, -1)
     free_BL = torch.zeros_like(tokens_BL, dtype=torch.bool)
     free_BL[:, given:] = True
     return Canvas(tokens_BL, free_BL, torch.ones_like(free_BL), torch.arange(rows))

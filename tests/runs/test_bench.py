@@ -52,7 +52,7 @@ def test_where_the_time_of_eags_goes_adds_up(monkeypatch):
     sizes = {"width": 16, "heads": 2, "layers": 1, "conditioning": 8, "max_length": 24, "dropout": 0.0}
     for key, value in (("CONDITION", 4), ("TARGET", 20), ("BATCH", 2), ("SIZES", sizes)):
         monkeypatch.setattr(bench_eags, key, value)
-    small = {name: dataclasses.replace(row, words=300, turns=1) for name, row in bench_eags.OVERHEAD.items()}
+    small = {name: dataclasses.replace(row, words=40, turns=1) for name, row in bench_eags.OVERHEAD.items()}
     monkeypatch.setattr(bench_eags, "OVERHEAD", small)
     led, blind, *_ = rows = bench_eags.overhead(list(small), 1e9)
     for row in rows:
