@@ -9,8 +9,7 @@ STAMP := $(VENV)/.installed
 # The first Python here that is new enough and can make a virtual environment.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# Processes that run tests: one a core, eight at the most.
-WORKERS ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2); echo $$(( n < 8 ? n : 8 )))
+WORKERS ?= 2
 
 .PHONY: help setup demo test test-slow lint format bench table-2503.10683 table-2406.11473 table-2604.00375 table-2411.06438 clean
 

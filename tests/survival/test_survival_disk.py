@@ -66,7 +66,7 @@ def refused(status: int, said: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "lefts", [[16], pytest.param([0, 8, 16, 20, 32, 40, 56, 64, 80, 88, 192], marks=pytest.mark.slow)]
+    "lefts", [[16], pytest.param([0, 8, 16, 20, 32, 40, 56, 112, 192, 216, 232, 248, 288], marks=pytest.mark.slow)]
 )
 def test_a_full_disk_while_sampling_scoring_and_reporting(
     lefts: list[int], private: ForkServer, trained: Path, whole: Path, tmp_path: Path
