@@ -59,11 +59,12 @@ class Layers:
     def _words(self, key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """The values of a key. `sample` has one point, so there keywords with commas are words of one list; a sweep
         takes lists, one a point. UserError where it is given words."""
-        if key not in map("dataset.{}".format, ASKED) or not any(isinstance(value, str) for value in values):
+        section, _, name = key.partition(".")
+        if section != "dataset" or name not in ASKED or not any(isinstance(value, str) for value in values):
             return values
         if self._verb == "sample":
             return (list(map(str, values)),)
-        name, said = key.partition(".")[2], ",".join(map(str, values))
+        said = ",".join(map(str, values))
         raise UserError(f"{name}={said}: a sweep takes lists of words here, one a point: '{name}=[{said}]'")
 
     def _glob(self, overrides: Sequence[str], key: str) -> list[str]:

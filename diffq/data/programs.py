@@ -44,21 +44,21 @@ def program(task: ProgramTask, text: str) -> str:
     An answer that goes on from an open block closes it: what stands before a lone ``` is the program then, if it is
     one. A block that defines the function anew stands behind `start` all the same, since that may import what it needs.
     """
-    block = _FENCE.search(text)
-    code = block[1] if block else text
-    if _closes(task.start, text):
-        code = text.partition("```")[0]
+    code = _code(task.start, text)
     anew = task.entry and re.search(rf"^(?:async\s+)?def\s+{re.escape(task.entry)}\b", code, re.MULTILINE)
     return task.start + ("\n" if anew and task.start else "") + code
 
 
-def _closes(start: str, text: str) -> bool:
-    """Whether the first fence of an answer closes a block that its prompt has opened: it has no partner and names no
-    language, and what stands before it is a program."""
-    before, fence, behind = text.partition("```")
-    said = bool(re.search(r"[=(]|\breturn\b", before))  # a single word is a program, too
-    opens = not fence or text.count("```") % 2 == 0 or re.match(r"[ \t]*[pP]y", behind)
-    return not opens and said and bool(syntax_tree(start + before))
+def _code(start: str, text: str) -> str:
+    """The code of an answer. Its first fence closes a block that the prompt has opened where it has no partner and
+    names no language, and what stands before it is a program."""
+    before, _, behind = text.partition("```")
+    alone = text.count("```") % 2 == 1 and not re.match(r"[ \t]*[pP]y", behind)
+    said = re.search(r"[=(]|\breturn\b", before)  # a single word is a program, too
+    if alone and said and syntax_tree(start + before):
+        return before
+    block = _FENCE.search(text)
+    return block[1] if block else text
 
 
 def syntax_tree(code: str) -> str:

@@ -90,13 +90,13 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Without:
-    """A reduction of the scores with one token excluded at some positions.
+    """A reduction of the scores with some tokens excluded at some positions.
 
-    excluded_N: bool, the positions (of those that are read) where the token counts as impossible; None: everywhere.
+    excluded_N: bool, the positions (of those that are read) where the tokens count as impossible; None: everywhere.
     """
 
     inner: Reduction
-    token: int
+    tokens: tuple[int, ...]
     excluded_N: Tensor | None = None
 
     @property
@@ -110,20 +110,21 @@ class Without:
     def start(self, part: slice, factor: float = 1.0) -> Accumulator:
         never = -math.inf if factor > 0 else math.inf
         excluded_N = slice(None) if self.excluded_N is None else self.excluded_N[part]
-        return _Without(self.inner.start(part, factor), self.token, excluded_N, never)
+        return _Without(self.inner.start(part, factor), self.tokens, excluded_N, never)
 
 
 @dataclass(frozen=True)
 class _Without:
     inner: Accumulator
-    token: int
+    tokens: tuple[int, ...]
     excluded_N: Tensor | slice
     never: float
 
     def tile(self, scores_NT: Tensor, first: int) -> None:
-        column = self.token - first
-        if 0 <= column < scores_NT.shape[1]:
+        here = [token - first for token in self.tokens if 0 <= token - first < scores_NT.shape[1]]
+        if here:
             scores_NT = scores_NT.clone()
+        for column in here:
             scores_NT[self.excluded_N, column] = self.never
         self.inner.tile(scores_NT, first)
 

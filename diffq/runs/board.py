@@ -196,7 +196,8 @@ def _dials(points: Sequence[Planned]) -> dict[Path, str]:
     about = []
     for planned, asked in zip(points, asked_in([p.config for p in points]), strict=True):
         config = planned.config
-        said = [f.name for f in fields(config.sampler) if f.name not in config.sampler.idle()]
+        idle = config.sampler.idle()
+        said = [f.name for f in fields(config.sampler) if f.name not in idle]
         values: dict[str, Any] = {name: getattr(config.sampler, name) for name in said}
         values |= {"dataset": config.choices.dataset, "model": config.choices.model, "length": config.length}
         values |= asked | {"given": given_in(config)}

@@ -30,8 +30,7 @@ def null_points(
         asked = {metric.signature(like): metric for metric in kept}
         for share, changed in points:
             key = f"{sampler}-{share:g}"
-            files = place.nulls(key)
-            scores, _ = keep_scores(files, asked, changed)
+            scores, statistics, _ = keep_scores(place.nulls(key), asked, changed)
             point = ReportPoint(
                 key=key,
                 folder="",
@@ -50,6 +49,5 @@ def null_points(
                 figures=pick_figures(scores, baseline.samples),
                 kind="null",
             )
-            rows = files.per_source()
-            made.append((point, {signature: rows[signature] for signature in asked if signature in rows}))
+            made.append((point, statistics))
     return made

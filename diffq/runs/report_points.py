@@ -31,7 +31,7 @@ def points_of(selection: Selection) -> list[ReportPoint]:
 
 def _idle(record: Record) -> frozenset[str]:
     """The dials that say nothing at a point; none where its sampler, a plugin's or an older one, is not to be had."""
-    if record.sampler not in SAMPLERS.names():
+    if record.sampler not in SAMPLERS:
         return frozenset()
     kind = SAMPLERS[record.sampler]
     held = {f.name: record.dials[f.name] for f in dataclasses.fields(kind) if f.name in record.dials}

@@ -202,7 +202,7 @@ def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int
     kept, _ = usable(metrics, answers.given(), answers.samples)
     asked = {metric.signature(answers): metric for metric in kept}
     try:
-        scores, new = keep_scores(point.scores, asked, lambda: answers)
+        scores, _, new = keep_scores(point.scores, asked, lambda: answers)
     except UserError as error:
         raise UserError(error if str(point.folder) in str(error) else f"{point.folder}: {error}") from error
     return Scored(point, scores, new)
@@ -210,8 +210,9 @@ def _score(point: Point, metrics: Sequence[Metric], judges: Judges, samples: int
 
 def keep_scores(
     files: ScoreFiles, asked: Mapping[str, Metric], answers: Callable[[], Answers]
-) -> tuple[dict[str, dict[str, Any]], int]:
-    """The scores of metrics, by their signatures, as these files hold them then; and how many of them are new.
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any], int]:
+    """The scores of metrics, by their signatures, as these files hold them then, with the statistics a source that some
+    have; and how many are new.
 
     A score that is there already is not computed again, unless its statistics a source are missing. Metrics that have
     no value for these answers are told and left out.
@@ -225,8 +226,9 @@ def keep_scores(
     if missing:
         scores = evaluate(missing, answers(), lambda e: print(f"diffq: {files.folder}: {e}", file=sys.stderr))
         statistics = {s.signature: s.per_source for s in scores if s.per_source is not None}
-        held = files.merge(to_json(scores), statistics)
-    return {signature: held[signature] for signature in asked if signature in held}, len(missing)
+        held, rows = files.merge(to_json(scores), statistics), rows | statistics
+    scored, kept = ({name: of[name] for name in asked if name in of} for of in (held, rows))
+    return scored, kept, len(missing)
 
 
 def _tell(number: int, total: int) -> None:

@@ -65,7 +65,7 @@ class Autoregressive(Sampler):
             key_A = rng.key(Stream.TOKEN, canvas.row_B[alive_A], 0, i)
             draw = token_draw(key_A, self.temperature, self.top_k, self.top_p)
             if has_fixed and end is not None:
-                draw = Without(draw, end, must_go_on_BL[alive_A, i])
+                draw = Without(draw, (end,), must_go_on_BL[alive_A, i])
             (token_A,) = session.read(hidden, position_A, [draw])
             token_A = torch.where(fixed_BL[alive_A, i], tokens_BL[alive_A, i], token_A)
             open_A = open_A & canvas.valid_BL[alive_A, i]

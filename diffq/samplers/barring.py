@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffq.diffusion.contracts import Canvas
 from diffq.diffusion.reductions import Reduction, Without
 
 
@@ -24,9 +25,9 @@ class Barred:
         return Barred(self._session.fork(rows_K), self._tokens)
 
     def read(self, hidden: Tensor, positions_N: Tensor, reduce: Sequence[Reduction]) -> tuple[Any, ...]:
-        return tuple(self._session.read(hidden, positions_N, [self._without(r) for r in reduce]))
+        return tuple(self._session.read(hidden, positions_N, [Without(r, self._tokens) for r in reduce]))
 
-    def _without(self, reduction: Reduction) -> Reduction:
-        for token in self._tokens:
-            reduction = Without(reduction, token)
-        return reduction
+
+def without_ends(session: Any, canvas: Canvas, ending: str) -> Any:
+    """The session, kept from the tokens at which rows of a canvas end where `ending` is never."""
+    return Barred(session, canvas.ends) if ending == "never" and canvas.ends else session

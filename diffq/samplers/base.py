@@ -41,7 +41,8 @@ class Sampler(Settings, ABC):
 
     def canonical(self) -> Sampler:
         """The sampler under whose name the samples are stored: two names for one algorithm share their points."""
-        return replace(self, **{f.name: f.default for f in fields(self) if f.name in self.idle()})
+        idle = self.idle()
+        return replace(self, **{f.name: f.default for f in fields(self) if f.name in idle}) if idle else self
 
     def misfit(self, keeps: bool, sees: int) -> str:
         """Why it cannot serve a model whose keys and values can be kept or not, and whose tokens see blocks of `sees`

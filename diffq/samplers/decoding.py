@@ -33,8 +33,9 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Step, open_guided
-from diffq.diffusion.reductions import Reduction, Without
+from diffq.diffusion.reductions import Reduction
 from diffq.rng import Rng, Stream, uniform
+from diffq.samplers.barring import without_ends
 from diffq.samplers.keeping import CacheName, Keeping, misfit
 from diffq.samplers.masked import GuidedByPrompt, MaskedSampler, mask_free
 from diffq.samplers.rounds import Blocks, Ended, Looking, Pace, Plan, Round
@@ -105,6 +106,9 @@ class Decoding(Caching, MaskedSampler):
         "the end token: free, like any other; last, its positions wait for all others of their block; never, it is not"
         " drawn",
     )
+
+    def open(self, denoiser: Any, canvas: Canvas) -> Any:
+        return without_ends(super().open(denoiser, canvas), canvas, self.ending)
 
     @abstractmethod
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan | Looking: ...
@@ -212,7 +216,7 @@ class Decoding(Caching, MaskedSampler):
         at_RQ, slots = first_in_order(now.open_RL, now.quotas, order_BL[now.row_R])
         hidden = keeping.run(session, now.where, tokens_RL, now.noise_R, at_RQ)
         sight = Sight(self, session, hidden, canvas, rng, now.row_R, at_RQ, slots, None)
-        (token_N,) = session.read(hidden, slots, [sight.draw(self.token(sight.key_N))])
+        (token_N,) = sight.read(self.token(sight.key_N))
         token_RQ = torch.zeros_like(at_RQ)
         token_RQ.view(-1)[slots] = token_N
         return at_RQ, token_RQ, real(slots, at_RQ)
@@ -240,7 +244,7 @@ class Decoding(Caching, MaskedSampler):
         slot_RQ = best_RK + torch.arange(len(best_RK), device=best_RK.device)[:, None] * at_RK.shape[1]
         if token_N is None:
             key_N = rng.key(Stream.TOKEN, canvas.row_B[now.row_R][:, None], 0, at_RQ).flatten()
-            (token_RQ,) = session.read(hidden, slot_RQ.flatten(), [sight.draw(self.token(key_N))])
+            (token_RQ,) = session.read(hidden, slot_RQ.flatten(), [self.token(key_N)])
             return at_RQ, token_RQ.view_as(at_RQ), write_RQ, merit_RQ
         token_S = torch.zeros(at_RK.numel(), dtype=torch.long, device=at_RK.device)
         token_S[slots] = token_N
@@ -269,14 +273,8 @@ class Sight:
             self.slots
         ]
 
-    def draw(self, reduction: Reduction) -> Reduction:
-        """The reduction, without the end tokens where none is ever to be drawn."""
-        for end in self.canvas.ends if self.rule.ending == "never" else ():
-            reduction = Without(reduction, end)
-        return reduction
-
     def read(self, *reductions: Reduction) -> tuple[Any, ...]:
-        return tuple(self.session.read(self.hidden, self.slots, [self.draw(r) for r in reductions]))
+        return tuple(self.session.read(self.hidden, self.slots, reductions))
 
     def untied(self, merit_N: Tensor, visit: int = 0) -> Tensor:
         """The merits in steps of 2⁻¹³, equal ones told apart by a random order, float64. On a canvas of masks alone a

@@ -40,7 +40,7 @@ from diffq.diffusion.row_draws import Candidates
 from diffq.errors import UserError
 from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
-from diffq.samplers.barring import Barred
+from diffq.samplers.barring import without_ends
 from diffq.samplers.chains import resample, run_chain
 from diffq.samplers.decoding import Caching, Counting, first_in_order, known_order, of_slots, real, slots_of
 from diffq.samplers.keeping import Keeping
@@ -85,11 +85,12 @@ class IMH(Counting, Caching):
         """Whether there is anything to choose by: at α = 1 every weight is 1."""
         return self.chain > 0 and (self.alpha != 1 or self.within == "exact")
 
+    def open(self, denoiser: Any, canvas: Canvas) -> Any:
+        return without_ends(super().open(denoiser, canvas), canvas, self.ending)
+
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         tokens_BL = mask_free(canvas, denoiser.mask)
         session, masked_BL = self.open(denoiser, canvas), canvas.free_BL.clone()
-        if self.ending == "never":
-            session = Barred(session, canvas.ends)
         blocks = self.blocks(canvas)
         plan, keeping = self.rounds(canvas, blocks), self.keeping(denoiser, canvas, blocks)
         order_BL = None if self.positions == "confidence" else known_order(self.positions, canvas, rng)

@@ -131,7 +131,7 @@ def test_a_token_is_excluded_where_it_is_asked_for(factor):
     expected_NV = scores_NV.clone()
     expected_NV[excluded_N, 300] = -math.inf
     for inner in (Draw(None, 0.0), LogZ()):
-        (found,) = read(scores_NV, [Without(inner, 300, excluded_N)], words=256, rows=4, factor=factor)
+        (found,) = read(scores_NV, [Without(inner, (300,), excluded_N)], words=256, rows=4, factor=factor)
         (plain,) = read(expected_NV, [inner])
         torch.testing.assert_close(found, plain)
     assert scores_NV[0, 300] == 9.0  # the tile is another reduction's too
@@ -304,9 +304,9 @@ def test_whole_rows_are_held_for_few_positions_at_a_time() -> None:
         return scores_NV[part, first:last]
 
     draw = NucleusDraw(torch.arange(asked) * 7919, 1.0, 0, 0.9)
-    (token_N,) = read_tiles(project, asked, words, [Without(draw, 3, torch.ones(asked, dtype=torch.bool))])
+    (token_N,) = read_tiles(project, asked, words, [Without(draw, (3,), torch.ones(asked, dtype=torch.bool))])
     assert max(seen) == rows_held_whole(words, gpu=False) < asked
     (at_once_N,) = read_tiles(
-        project, asked, words, [Without(draw, 3, torch.ones(asked, dtype=torch.bool))], rows_a_tile=asked
+        project, asked, words, [Without(draw, (3,), torch.ones(asked, dtype=torch.bool))], rows_a_tile=asked
     )
     assert token_N.equal(at_once_N)
