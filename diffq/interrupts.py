@@ -39,11 +39,27 @@ _active: Interrupts | None = None
 
 
 @contextlib.contextmanager
+def unmasked() -> Iterator[None]:
+    """An exception that came of an interrupt is the interrupt: what a library tidies up, once it was left in the middle
+    of its work, may fail in a way of its own (OmegaConf's flags do), and what catches that blames a file for it."""
+    try:
+        yield
+    except Exception as error:
+        behind: BaseException | None = error
+        while behind is not None and not isinstance(behind, Stopped):
+            behind = behind.__cause__ or behind.__context__
+        if behind is None:
+            raise
+        raise behind from None
+
+
+@contextlib.contextmanager
 def reaching(describe: Callable[[], str]) -> Iterator[None]:
     """What an interrupt inside this block will say about how far it got; the innermost block speaks."""
     _saying.append(describe)
     try:
-        yield
+        with unmasked():
+            yield
     except Stopped as stop:
         stop.reached = stop.reached or describe()
         raise

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from diffq.cli.complete import complete, fields_of, read_classes
 from diffq.cli.parsers import VERBS
 from diffq.config import Request
 from diffq.config.checks import root_keys
+from diffq.errors import UserError
+from diffq.interrupts import Stopped, reaching
 from diffq.registry import DATASETS, METRICS, MODELS, SAMPLERS
 
 ROOT = Path(__file__).parent.parent
@@ -165,6 +168,27 @@ def test_an_interrupt_is_130(
     monkeypatch.setattr(sys.modules["diffq.runs.sample"], "run", interrupted)
     assert main(["sample"]) == 130
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("blame", [AttributeError, UserError])
+def test_what_an_interrupt_makes_a_library_raise_is_the_interrupt(
+    verb: list[Request], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, blame: type[Exception]
+) -> None:
+    """A flag that is put back after Ctrl-C, on an object that was half made."""
+
+    def interrupted(_: Request) -> int:
+        with reaching(lambda: "0 of 2 points are done"):
+            try:
+                try:
+                    raise Stopped(signal.SIGTERM)
+                finally:
+                    None.put_back()  # type: ignore[attr-defined]
+            except AttributeError as error:
+                raise blame("the YAML cannot be composed") from error
+
+    monkeypatch.setattr(sys.modules["diffq.runs.sample"], "run", interrupted)
+    assert main(["sample"]) == 143
+    assert capsys.readouterr().err == "diffq: interrupted: 0 of 2 points are done; the same command goes on\n"
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from diffq.cli.parsers import TAKES_RUNS, VERBS, overview, parser_for
 from diffq.config import Config, Request
 from diffq.errors import UserError, unknown
-from diffq.interrupts import Interrupts, Stopped
+from diffq.interrupts import Interrupts, Stopped, unmasked
 
 _LISTS = ("sweep", "likelihood")  # the verbs that take several values of a key
 
@@ -31,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _status(words: list[str], interrupts: Interrupts) -> int:
     try:
-        status = _main(words)
-        sys.stdout.flush()
+        with unmasked():
+            status = _main(words)
+            sys.stdout.flush()
         return status
     except UserError as error:
         print(f"diffq: {error}", file=sys.stderr)

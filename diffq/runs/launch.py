@@ -22,6 +22,7 @@ from diffq.config import from_mapping
 from diffq.config.files import builtin_dir
 from diffq.config.hydra import is_launcher_key, launcher_config, version_base
 from diffq.errors import UserError
+from diffq.interrupts import unmasked
 from diffq.runs.workers import die_with_parent, none_left_alive
 from diffq.store.point import Busy, Point
 from diffq.store.root import Store
@@ -55,14 +56,15 @@ def run_point(
     from diffq.runs.sampling import sample_point
 
     try:
-        config = from_mapping(Point(Path(folder)).config(), config_dirs=config_dirs)
-        bench = benches(config)
-        made = Store(Path(config.outputs)).point(bench.identity(config))
-        if made.folder.resolve() != Path(folder).resolve():  # then its samples would be another point's
-            why = f"{config.checkpoint} or the data have changed since this point was planned; sweep again"
-            return Result(folder, "failed", why)
-        sample_point(config, bench, on_progress=on_progress, on_step=on_step)
-        return Result(folder, "done")
+        with unmasked():
+            config = from_mapping(Point(Path(folder)).config(), config_dirs=config_dirs)
+            bench = benches(config)
+            made = Store(Path(config.outputs)).point(bench.identity(config))
+            if made.folder.resolve() != Path(folder).resolve():  # then its samples would be another point's
+                why = f"{config.checkpoint} or the data have changed since this point was planned; sweep again"
+                return Result(folder, "failed", why)
+            sample_point(config, bench, on_progress=on_progress, on_step=on_step)
+            return Result(folder, "done")
     except Busy:
         return Result(folder, "busy")
     except UserError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from diffq.config import Request
 from diffq.errors import UserError
-from diffq.interrupts import reaching
+from diffq.interrupts import reaching, unmasked
 from diffq.runs.launch import Result, launched, run_point, uses_launcher
 from diffq.runs.live import showing
 from diffq.runs.planned import alone, planned_points, write_configs
@@ -133,7 +133,8 @@ class Sweeping:
         if not again:
             self._board.set(entry, "scoring")
         try:
-            figures = self._scoring(entry.planned)
+            with unmasked():
+                figures = self._scoring(entry.planned)
         except Exception as error:
             entry.repeat = self._scoring.alone(entry.planned)
             self._board.set(entry, "failed", str(error) if isinstance(error, UserError) else traceback.format_exc())
