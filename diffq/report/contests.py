@@ -177,10 +177,10 @@ def _relative(a: Figure, b: Figure, asked: Mapping[str, Any]) -> list[Part]:
 
 def _within(point: ReportPoint, asked: Mapping[str, Any]) -> list[Part]:
     """Bound − entropy. The bound is recorded as a mean over a row's rounds, each of which is one network row."""
-    figure = point.figures.get(asked["metric"])
-    if figure is None or asked["record"] not in point.records:
+    figure, rounds = point.figures.get(asked["metric"]), point.an_answer("nfe_rows")
+    if figure is None or rounds is None or asked["record"] not in point.records:
         return []
-    bound = point.records[asked["record"]] * rows_a_sample(point)
+    bound = point.records[asked["record"]] * rounds
     most = math.log(point.samples)
     if bound >= most:
         said = f"the bound is above the {most:.2f} nats that {point.samples} samples can show at most"
@@ -197,8 +197,10 @@ def _falls(task: Task, point: ReportPoint) -> list[Part]:
     return [Part("", Gap(-change["value"], low, high))]
 
 
-def rows_a_sample(point: ReportPoint) -> float:
-    return point.costs["nfe_rows"] / (point.samples * point.sources)
+def _rows(point: ReportPoint) -> float:
+    """Network rows an answer; a point that cannot say is as dear as can be."""
+    rows = point.an_answer("nfe_rows")
+    return math.inf if rows is None else rows
 
 
 def _front(
@@ -210,8 +212,8 @@ def _front(
     axes = [figure.name for figure in figures if figure is not None]
     first, than = ([p for p in side if len(axes) == 2 and p.figures.keys() >= {*axes}] for side in (first, than))
     if equal_rows and first:
-        most = max(map(rows_a_sample, first))
-        than = [point for point in than if rows_a_sample(point) <= most]
+        most = max(_rows(point) for point in first)
+        than = [point for point in than if _rows(point) <= most]
     if not first or not than:
         return []
     frontier = build_frontier([*first, *than], [], *axes)

@@ -1,8 +1,8 @@
 """Pass@k against k: how much more of what a sampler solves is seen by asking it again.
 
-One panel for each of a few values of the dial that says how many steps there are. Of every sampler two settings at
-most are drawn in it: the plainest, and where that is another one the best in Pass@1. Bands are 95 % intervals over
-questions.
+One panel for each of a few values of the dial that says how many steps there are, and below it one for what that costs
+in network rows. Of every sampler two settings at most are drawn in each: the plainest, and where that is another one
+the best in Pass@1. Bands are 95 % intervals over questions.
 Knows no store; matplotlib is imported when a picture is drawn.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +36,59 @@ def curve_of(point: ReportPoint) -> list[tuple[int, float, float, float]]:
     return sorted(found)
 
 
-def panels(points: Sequence[ReportPoint]) -> list[tuple[str, list[ReportPoint]]]:
-    """Titles, and the points whose curves are drawn below them; nothing where no point has a curve.
+@dataclass(frozen=True)
+class Panel:
+    """A title, and the points whose curves are drawn below it."""
 
-    The values of steps are those that most samplers share, the larger ones first.
+    title: str
+    points: tuple[ReportPoint, ...]
+
+
+def panels(points: Sequence[ReportPoint]) -> list[list[Panel]]:
+    """One row of panels at equal steps and, where samplers differ in what a step costs, one at equal network rows;
+    nothing where no point has a curve.
+
+    The values of steps are those that most samplers share, the larger ones first. Below each everyone may spend what
+    the dearest curve there does, and takes as many steps as that pays for.
     """
     having = [point for point in points if len(curve_of(point)) >= 3]
     along = next((dial for dial in _ALONG if dial in varying_dials(having)), None)
     if along is None:
-        return [("", _shown(having))] if having else []
+        return [[Panel("", _shown(having))]] if having else []
     shared = {(point.sampler, int(point.dials[along])) for point in having if point.dials.get(along)}
     counts = Counter(value for _, value in shared)
     values = sorted(sorted(counts, key=lambda value: (-counts[value], -value))[:PANELS], reverse=True)
-    return [
-        (f"{along} = {show_value(value)}", _shown([point for point in having if point.dials.get(along) == value]))
-        for value in values
-    ]
+    above, below = [], []
+    for value in values:
+        shown = _shown([point for point in having if point.dials.get(along) == value])
+        above.append(Panel(f"{along} = {show_value(value)}", shown))
+        rows = [found for point in shown if (found := point.an_answer("nfe_rows")) is not None]
+        if len(rows) == len(shown) and max(rows) > 1.01 * min(rows):
+            below.append(Panel(f"up to {max(rows):.3g} network rows", _shown(_affordable(having, max(rows)))))
+    return [above, below] if below else [above]
 
 
-def _shown(points: Sequence[ReportPoint]) -> list[ReportPoint]:
+def _affordable(points: Sequence[ReportPoint], rows: float) -> list[ReportPoint]:
+    """Of every sampler and setting the point with the most network rows an answer that are no more than these."""
+    best: dict[str, ReportPoint] = {}
+    for point in points:
+        spent = point.an_answer("nfe_rows")
+        if spent is None or spent > rows:
+            continue
+        setting = repr((point.sampler, sorted((k, v) for k, v in point.dials.items() if k not in _ALONG)))
+        if setting not in best or spent > (best[setting].an_answer("nfe_rows") or 0):
+            best[setting] = point
+    return list(best.values())
+
+
+def _shown(points: Sequence[ReportPoint]) -> tuple[ReportPoint, ...]:
     chosen = []
     for sampler in dict.fromkeys(point.sampler for point in points):
         mine = [point for point in points if point.sampler == sampler]
         plain = min(mine, key=lambda point: (len(point.changed), point.key))
         best = max(mine, key=lambda point: curve_of(point)[0][1])
         chosen += [plain] if best is plain else [plain, best]
-    return chosen
+    return tuple(chosen)
 
 
 def save_curves(points: Sequence[ReportPoint], stem: Path, formats: Sequence[str] = ("png", "svg")) -> tuple[Path, ...]:
@@ -70,41 +99,51 @@ def save_curves(points: Sequence[ReportPoint], stem: Path, formats: Sequence[str
     return save_figure(lambda: draw_curves(shown), stem, formats)
 
 
-def draw_curves(shown: Sequence[tuple[str, Sequence[ReportPoint]]]) -> Any:
-    """The figure, drawn by matplotlib's Agg."""
+def draw_curves(shown: Sequence[Sequence[Panel]]) -> Any:
+    """The figure, drawn by matplotlib's Agg; rows of panels as `panels` gives them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = [point for _, points in shown for point in points]
+    drawn = [point for row in shown for panel in row for point in panel.points]
     samplers = list(dict.fromkeys(point.sampler for point in drawn))
     names = [n for n in varying_dials(drawn) if n not in _ALONG]
-    rows = -(-len({_label(point, names) for point in drawn}) // 2)
-    legend, head = 0.17 * rows + 0.1, 0.72
-    width, height = 0.75 + 2.6 * len(shown), 2.9 + legend + head
+    entries = -(-len({_label(point, names) for point in drawn}) // 2)
+    legend, head = 0.17 * entries + 0.1, 0.72
+    columns = len(shown[0])
+    width, height = 0.75 + 2.6 * columns, 0.5 + 2.4 * len(shown) + legend + head
     figure = Figure(figsize=(max(width, 5.2), height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    all_axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axes, (title, points) in zip(all_axes, shown, strict=True):
-        _panel(axes, title, points, samplers, names)
-    all_axes[0].set_ylabel("Pass@k, % of questions")
+    all_axes = figure.subplots(len(shown), columns, sharex=True, sharey=True, squeeze=False)
+    for row, panels_here in zip(all_axes, shown, strict=True):
+        for axes, panel in zip_longest(row, panels_here):
+            if panel is None:
+                axes.set_visible(False)
+            else:
+                _panel(axes, panel, samplers, names)
+        row[0].set_ylabel("Pass@k, % of questions")
+    for axes in all_axes[-1]:
+        axes.set_xlabel("k")
     first = drawn[0]
     left = 0.6 / figure.get_figwidth()
     figure.text(left, 1 - 0.1 / height, f"{first.dataset} · {first.model}", fontsize=11.5, weight="bold", va="top")
     said = f"{first.sources} questions × {first.samples} samples · bands: 95 % intervals over questions"
+    if len(shown) > 1:
+        said += " · below: everyone with as many steps as the rows pay for"
     figure.text(left, 1 - 0.34 / height, said, fontsize=8.5, color="#444444", va="top")
-    handles = {label: line for axes in all_axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    found = [axes.get_legend_handles_labels() for axes in all_axes.flat]
+    handles = {label: line for lines, labels in found for line, label in zip(lines, labels, strict=True)}
     figure.legend(
         list(handles.values()), list(handles), loc="lower center", ncols=2, frameon=False, fontsize=7.6,
         handlelength=2.4, columnspacing=1.4, labelspacing=0.3, borderaxespad=0.2,
     )  # fmt: skip
-    figure.subplots_adjust(left, (legend + 0.48) / height, 0.985, 1 - head / height, wspace=0.08)
+    figure.subplots_adjust(left, (legend + 0.48) / height, 0.985, 1 - head / height, wspace=0.08, hspace=0.22)
     return figure
 
 
-def _panel(axes: Any, title: str, points: Sequence[ReportPoint], samplers: Sequence[str], names: Sequence[str]) -> None:
+def _panel(axes: Any, panel: Panel, samplers: Sequence[str], names: Sequence[str]) -> None:
     plain(axes)
     seen: Counter[str] = Counter()
-    for point in points:
+    for point in panel.points:
         k, value, low, high = zip(*curve_of(point), strict=True)
         colour = COLOURS[samplers.index(point.sampler) % len(COLOURS)]
         dashed = seen[point.sampler] > 0
@@ -112,12 +151,11 @@ def _panel(axes: Any, title: str, points: Sequence[ReportPoint], samplers: Seque
         style = {"color": colour, "linestyle": "--" if dashed else "-", "marker": "o", "markersize": 2.6}
         axes.plot(k, value, linewidth=1.3, label=_label(point, names), **style)
         axes.fill_between(k, low, high, color=colour, alpha=0.1, linewidth=0)
-    ticks = [k for k, *_ in curve_of(points[0])]
+    ticks = [k for k, *_ in curve_of(panel.points[0])]
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(k) for k in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("k")
-    axes.set_title(title, fontsize=9.5, color=QUIET)
+    axes.set_title(panel.title, fontsize=9.5, color=QUIET)
 
 
 def _label(point: ReportPoint, names: Sequence[str]) -> str:

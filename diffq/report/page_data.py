@@ -21,19 +21,9 @@ SYMBOLS = dict(zip(
 """The plotting library's names of the markers in frontier.png."""
 
 
-def _an_answer(name: str) -> Callable[[ReportPoint], float | None]:
-    """A cost of the whole run divided by the rows that it sampled."""
-
-    def value(point: ReportPoint) -> float | None:
-        rows = point.costs.get("rows")
-        return point.costs[name] / rows if rows and name in point.costs else None
-
-    return value
-
-
 COSTS: dict[str, tuple[str, Callable[[ReportPoint], float | None]]] = {
-    "cost:nfe": ("network rows an answer (NFE)", _an_answer("nfe_rows")),
-    "cost:seconds": ("seconds an answer", _an_answer("seconds")),
+    "cost:nfe": ("network rows an answer (NFE)", lambda point: point.an_answer("nfe_rows")),
+    "cost:seconds": ("seconds an answer", lambda point: point.an_answer("seconds")),
     "cost:run_seconds": ("seconds of the whole run", lambda point: point.costs.get("seconds")),
 }
 """What may stand on an axis besides metrics, with its label. Less is better."""
@@ -67,6 +57,11 @@ def page_data(
             {"name": name, "label": label, "sign": -1, "cost": True, "signature": "", "help": "less is better"}
             for name, (label, value) in COSTS.items()
             if any(value(point) is not None for point in frontier.points)
+        ]
+        + [
+            {"name": f"record:{name}", "label": f"{readable(name)} (said by the sampler)", "sign": 0, "cost": False}
+            | {"signature": "", "help": "neither is better"}
+            for name in dict.fromkeys(name for point in frontier.points for name in point.records)
         ],
         "lines": lines,
         "points": points,
@@ -139,6 +134,7 @@ def _point(point: ReportPoint, line: Line, number: int, figures: dict[str, str],
     for name, (_, value) in COSTS.items():
         if (cost := value(point)) is not None:
             held[name] = [cost, None, None, None]
+    held |= {f"record:{name}": [said, None, None, None] for name, said in point.records.items()}
     parts = point.parts or (point,)
     return {
         "id": f"{point.sampler}:{point.key[:12]}",

@@ -141,6 +141,11 @@ class ReportPoint:
             and all(self.dials.get(name, value) == value for name, value in off.items())
         )
 
+    def an_answer(self, cost: str) -> float | None:
+        """A cost of the whole run, one of `COSTS`, divided by the rows that it sampled; None where it is not known."""
+        rows = self.costs.get("rows")
+        return self.costs[cost] / rows if rows and cost in self.costs else None
+
     def with_draws(
         self, draws: Mapping[str, np.ndarray], halves: Mapping[str, np.ndarray] | None = None
     ) -> ReportPoint:

@@ -48,11 +48,13 @@ def _pooled(members: Sequence[ReportPoint]) -> ReportPoint:
         if len(own) == len(members) and len({f.signature for f in own}) == 1:
             figures[name] = _mean(figure, own)
     costs = {name: float(np.mean([m.costs.get(name, np.nan) for m in members])) for name in first.costs}
+    said = {name: [m.records[name] for m in members if name in m.records] for name in first.records}
     return replace(
         first,
         key=digest(sorted(m.key for m in members)),
         figures=figures,
         costs=costs,
+        records={name: float(np.mean(values)) for name, values in said.items()},
         parts=tuple(sorted(members, key=lambda m: m.seed)),
     )
 

@@ -36,13 +36,15 @@ def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
 
     `training` where any has a name, `dial_…` for every dial that any sampler here has, `dataset_…` for what was not
     asked of all alike, `METRIC`, `METRIC_low`, `METRIC_high` for every figure (and `METRIC_sd_of_seeds`,
-    `METRIC_least_seed`, `METRIC_greatest_seed`, where points are means over several), then nfe_calls, nfe_rows and
-    seconds of the whole run, rows it sampled, key and folder. None where there is nothing.
+    `METRIC_least_seed`, `METRIC_greatest_seed`, where points are means over several), `record_…` for what samplers
+    said of themselves, then nfe_calls, nfe_rows and seconds of the whole run, rows it sampled, key and folder. None
+    where there is nothing.
     """
     everything = [*frontier.points, *frontier.nulls]
     dials = list(dict.fromkeys(name for point in everything for name in point.dials))
     asked = list(dict.fromkeys(name for point in everything for name in point.asked))
     metrics = list(dict.fromkeys(name for point in everything for name in point.figures))
+    records = list(dict.fromkeys(name for point in everything for name in point.records))
     spread = {name for point in everything for name, f in point.figures.items() if f.between is not None}
     named = any(point.training for point in everything)
     rows = []
@@ -67,6 +69,7 @@ def frontier_rows(frontier: Frontier) -> list[dict[str, Any]]:
                     f"{name}_least_seed": low,
                     f"{name}_greatest_seed": high,
                 }
+        row |= {f"record_{name}": point.records.get(name) for name in records}
         row |= {name: point.costs.get(name) for name in ("nfe_calls", "nfe_rows", "seconds", "rows")}
         rows.append(row | {"key": point.key, "folder": point.folder})
     return rows
@@ -115,7 +118,7 @@ def table(frontier: Frontier, metrics: Sequence[str] = (), brief: bool = False) 
                 + [str(point.samples), str(point.sources)]
                 + ([str(len(point.seeds)), *(show_seeds(point, name) for name in names[:2])] if several else [])
                 + [show_figure(point, name, brief and name not in (frontier.x, frontier.y)) for name in names]
-                + [_nfe(point), _number(point.costs.get("seconds"))]
+                + [_number(point.an_answer("nfe_rows")), _number(point.costs.get("seconds"))]
             )
     return heads, cells
 
@@ -153,12 +156,6 @@ def show_interval(
     digits = 1 if abs(value) >= 10 else 2
     shown = f"{value:{mark}.{digits}f}"
     return shown if low is None or high is None else f"{shown} [{low:{mark}.{digits}f}, {high:{mark}.{digits}f}]"
-
-
-def _nfe(point: ReportPoint) -> str:
-    """Rows through the network an answer."""
-    rows, answers = point.costs.get("nfe_rows"), point.costs.get("rows")
-    return _number(rows / answers) if rows is not None and answers else "–"
 
 
 def _number(value: float | None) -> str:

@@ -27,7 +27,7 @@ def point(sampler: str, x: float, y: float, spread: float = 0.6, kind: str = "po
         model="causal_seq2seq" if sampler == "causal" else "gaussian_small",
         process="causal" if sampler == "causal" else "gaussian",
         length="free" if sampler == "causal" else "oracle", seed=0, samples=3, sources=300, sources_digest="d",
-        dials=dials, changed=tuple(dials), kind=kind, costs={"nfe_rows": 9000.0, "seconds": 12.5},
+        dials=dials, changed=tuple(dials), kind=kind, costs={"nfe_rows": 9000.0, "seconds": 12.5, "rows": 900.0},
         figures={
             "self_bleu": figure("self_bleu", x, spread, "lower", seed),
             "bleu": figure("bleu", y, spread, seed=seed + 1),

@@ -13,7 +13,7 @@ from synthetic import B, point
 
 from diffq.config import compose
 from diffq.config.files import builtin_dir, group_files, read_mapping
-from diffq.report.contests import Task, contest_tables, metrics_of, rows_a_sample
+from diffq.report.contests import Task, contest_tables, metrics_of
 from diffq.report.points import Figure
 from diffq.report.tables import print_table
 from diffq.runs.paper_tables import markdown
@@ -40,7 +40,7 @@ def answers(sampler: str, once: float, often: float, rows: float = 12.0, spread:
         dataset="sudoku",
         samples=32,
         sources=100,
-        costs={"nfe_rows": rows * 3200},
+        costs={"nfe_rows": rows * 3200, "rows": 3200.0},
         records={} if bound is None else {"entropy_bound": bound / rows},
         figures={
             name: figure(name, value, spread if name.startswith("pass") else spread / 20)
@@ -139,7 +139,7 @@ def test_at_equal_rows_a_front_is_held_against_all_that_is_no_dearer():
     assert at_12.startswith("held")
     (at_12,) = cells(points, table=1)[FRONT_RANDOM]
     assert at_12.startswith("did not hold"), "and neither 18 steps nor 4 have a column"
-    assert rows_a_sample(points[0]) == 12.0
+    assert points[0].an_answer("nfe_rows") == 12.0
 
 
 def test_of_several_settings_the_plainest_is_compared():

@@ -32,16 +32,16 @@ def test_curves_go_by_k_and_nothing_else_is_one():
 
 
 def test_panels_are_the_steps_that_samplers_share():
-    assert [title for title, _ in panels(POINTS)] == ["steps = 12", "steps = 6", "steps = 4"]
-    one = panels(POINTS[:1])
-    assert len(one) == 1
-    assert one[0][0] == ""
+    (row,) = panels(POINTS)
+    assert [panel.title for panel in row] == ["steps = 12", "steps = 6", "steps = 4"]
+    ((one,),) = panels(POINTS[:1])
+    assert one.title == ""
     assert panels([point("cfg", 30, 20)]) == []
 
 
 def test_of_a_sampler_the_plainest_and_the_best_are_drawn():
-    (_, shown), *_ = panels(POINTS)
-    assert [(p.sampler, p.dials.get("temperature")) for p in shown] == [
+    ((first, *_),) = panels(POINTS)
+    assert [(p.sampler, p.dials.get("temperature")) for p in first.points] == [
         ("random", 0.25),
         ("random", 1.0),
         ("imh", None),
@@ -49,7 +49,20 @@ def test_of_a_sampler_the_plainest_and_the_best_are_drawn():
     figure = draw_curves(panels(POINTS))
     assert len(figure.axes) == 3
     (line, *_) = figure.axes[0].lines
-    assert np.allclose(line.get_ydata(), [value for _, value, _, _ in curve_of(shown[0])])
+    assert np.allclose(line.get_ydata(), [value for _, value, _, _ in curve_of(first.points[0])])
+
+
+def test_where_a_step_costs_more_all_are_drawn_again_with_the_same_rows():
+    """IMH's 6 steps cost 7.5 rows, for which others get 6 steps too; its 8 cost 12, for which they get 12."""
+    costs = {("random", n): n for n in (12, 8, 6, 4)} | {("imh", 12): 18, ("imh", 8): 12, ("imh", 6): 7.5}
+    made = [*POINTS[:8], solver("imh", 0.4, alpha=4.0, steps=12), solver("imh", 0.4, alpha=4.0, steps=8), POINTS[9]]
+    made = [replace(p, costs={"nfe_rows": 10 * costs[p.sampler, p.dials["steps"]], "rows": 10}) for p in made]
+    above, below = panels(made)
+    assert [panel.title for panel in above] == ["steps = 12", "steps = 8", "steps = 6"]
+    assert [panel.title for panel in below] == [f"up to {rows} network rows" for rows in ("18", "12", "7.5")]
+    spent = [{(p.sampler, p.dials["steps"]) for p in panel.points} for panel in below]
+    assert spent == [{("random", 12), ("imh", 12)}, {("random", 12), ("imh", 8)}, {("random", 6), ("imh", 6)}]
+    assert len(draw_curves([above, below]).axes) == 6
 
 
 def test_the_same_points_give_the_same_bytes(tmp_path):

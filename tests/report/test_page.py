@@ -193,6 +193,16 @@ def test_costs_are_axes_an_answer():
     assert data["points"][0]["figures"]["cost:seconds"][0] == pytest.approx(0.1)
 
 
+def test_what_samplers_say_of_themselves_is_an_axis_on_which_neither_end_is_better():
+    points = many_points(4)
+    points[0] = replace(points[0], records={"acceptance": 0.75})
+    data = page_data(build_frontier(points, [], "self_bleu", "bleu"), [], [], [])
+    (axis,) = [m for m in data["metrics"] if m["name"].startswith("record:")]
+    assert (axis["name"], axis["sign"], axis["cost"]) == ("record:acceptance", 0, False)
+    assert [p["figures"].get("record:acceptance") for p in data["points"]].count([0.75, None, None, None]) == 1
+    assert "record_acceptance" in data["exports"]["csv"]["before"]
+
+
 def test_figures_of_another_signature_are_left_out_with_a_note():
     points = many_points(6)
     other = replace(figure("rouge_l", 50.0, 1.0), signature="rouge_l|s:9|v:1")
