@@ -18,6 +18,7 @@ from torch import Tensor
 NoiseName = Literal["log_linear", "geometric", "cosine"]
 
 LAST_TIME = 1e-5  # where samplers stop stepping and denoise what is left (Lou et al.: sampling eps)
+DREAMS_LAST_TIME = 1e-3  # the same of Dream's grid, whose last step writes what is left
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,6 @@ class Noise:
         return (-torch.log1p(-share.double())).clamp(max=self.highest)
 
 
-def times(steps: int) -> Tensor:
-    """The steps + 1 times between which a sampler steps, from 1 down to LAST_TIME, float64 (Lou et al.)."""
-    return torch.linspace(1.0, LAST_TIME, steps + 1, dtype=torch.float64)
+def times(steps: int, last: float = LAST_TIME) -> Tensor:
+    """The steps + 1 times between which a sampler steps, from 1 down to the last one, float64 (Lou et al.)."""
+    return torch.linspace(1.0, last, steps + 1, dtype=torch.float64)

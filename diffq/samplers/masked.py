@@ -26,7 +26,7 @@ from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas, OnStep, Process, Step, open_guided
 from diffq.diffusion.draws import Draw, DrawAndZ
-from diffq.diffusion.noise import Noise, times
+from diffq.diffusion.noise import DREAMS_LAST_TIME, Noise, times
 from diffq.diffusion.reductions import LogProb, LogZ, Reduction
 from diffq.diffusion.row_draws import token_draw
 from diffq.errors import UserError
@@ -164,15 +164,19 @@ class Stepping(MaskedSampler):
         "draw", "what becomes of the masks that the last step has left: drawn (SEDD), the best token (MDLM), kept"
     )
 
+    def times(self) -> Tensor:
+        """The times between which it steps, float64 (T + 1,)."""
+        return times(self.steps)
+
     def written_in_step(self, noise: Noise) -> Tensor:
         """The probability that a mask is written in each step, where posteriors are normalised, float64 (T,)."""
-        share = noise.share(times(self.steps))
+        share = noise.share(self.times())
         return (share[:-1] - share[1:]) / share[:-1]
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         device = canvas.device
         survival_T = (1 - self.written_in_step(denoiser.noise)).cumprod(0).to(device)
-        noise_T = denoiser.noise.share(times(self.steps)).to(device)
+        noise_T = denoiser.noise.share(self.times()).to(device)
         uniform_BL = time_uniforms(rng, canvas)
         schedule = stepwise(uniform_BL, canvas.free_BL, survival_T, noise_T, self.denoise != "none")
         return write_in_order(self, denoiser, canvas, schedule, rng, on_step, self.denoise)
@@ -181,7 +185,23 @@ class Stepping(MaskedSampler):
 @SAMPLERS.register("ancestral")
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Stepping):
-    """MDLM's ancestral sampling."""
+    """MDLM's ancestral sampling, and Dream's `origin` rule."""
+
+    pace: Literal["even", "dream"] = setting(
+        "even", "the grid of times: even, down to 1e-5; dream: down to 1e-3, and the last step writes all that is left"
+    )
+
+    def idle(self) -> frozenset[str]:
+        return super().idle() | ({"denoise"} if self.pace == "dream" else set())
+
+    def times(self) -> Tensor:
+        return times(self.steps, DREAMS_LAST_TIME) if self.pace == "dream" else super().times()
+
+    def written_in_step(self, noise: Noise) -> Tensor:
+        chance_T = super().written_in_step(noise)
+        if self.pace == "dream":
+            chance_T[-1] = 1
+        return chance_T
 
 
 @dataclass(frozen=True, kw_only=True)

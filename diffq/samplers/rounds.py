@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from diffq.diffusion.contracts import Canvas
+from diffq.diffusion.noise import DREAMS_LAST_TIME
 from diffq.errors import UserError
 
 Pace = Literal["even", "dream"]
 
 _LOOK_EVERY = 8  # rounds between two looks, on a GPU, at what is still masked: each makes the host wait
-_DREAM_EPS = 1e-3  # the last time of Dream's grid
 
 
 class Standing(NamedTuple):
@@ -205,7 +205,7 @@ def _even(count: int, steps: int, shared: bool, tokens_per_step: int) -> list[in
 
 def _dream(count: int, steps: int) -> list[int]:
     """Dream's: of what is masked at time t, the share 1 − s/t, cut down to a whole number; the last step all of it."""
-    time = torch.linspace(1, _DREAM_EPS, steps + 1)
+    time = torch.linspace(1, DREAMS_LAST_TIME, steps + 1)
     written, left = [], count
     for k in range(steps):
         now = left if k == steps - 1 else int(left * float(1 - time[k + 1] / time[k]))

@@ -34,7 +34,10 @@ def figure(name: str, value: float, spread: float = 0.3, halves: bool = True) ->
 def answers(sampler: str, once: float, often: float, rows: float = 12.0, spread: float = 0.3, entropy: float = 1.0,
             bound: float | None = None, distinct: float = 2.0, **dials):  # fmt: skip
     values = {"pass_at_1": once, "pass_at_32": often, "distinct_solutions": distinct, "answer_entropy": entropy}
-    made = point(sampler, 0, 0, **({"temperature": 1.0, "steps": 12} | dials))
+    own = (
+        {"lookahead": "block", "proposal": "tempered", "within": "independent", "block": 0} if sampler == "imh" else {}
+    )
+    made = point(sampler, 0, 0, **({"temperature": 1.0, "steps": 12} | own | dials))
     return replace(
         made,
         dataset="sudoku",
@@ -140,6 +143,12 @@ def test_at_equal_rows_a_front_is_held_against_all_that_is_no_dearer():
     (at_12,) = cells(points, table=1)[FRONT_RANDOM]
     assert at_12.startswith("did not hold"), "and neither 18 steps nor 4 have a column"
     assert points[0].an_answer("nfe_rows") == 12.0
+
+
+def test_other_readings_of_the_tempered_sampler_are_not_on_its_front():
+    others = [{"proposal": "plain"}, {"within": "exact"}, {"block": 4, "lookahead": "canvas"}, {"chain": 16}]
+    more = [answers("imh", 99, 99, **({"alpha": 4.0, "chain": 4, "positions": "random"} | other)) for other in others]
+    assert cells([*dilemma(), *more])[FRONT_RANDOM] == cells(dilemma())[FRONT_RANDOM]
 
 
 def test_of_several_settings_the_plainest_is_compared():

@@ -112,6 +112,17 @@ def test_many_steps_come_near_to_first_hitting_with_the_same_draws():
     assert equal[2] > 0.99
 
 
+def test_dreams_origin_writes_by_its_own_grid_and_leaves_nothing():
+    """The law of `origin` of Dream's diffusion_generate: of what is masked at t each is written with probability
+    1 − s/t, t in linspace(1, 1e-3), and in the last step with probability 1."""
+    denoiser = tabular.TabularMasks(JOINT)
+    time = torch.linspace(1, 1e-3, 3, dtype=torch.float64)
+    chance = [1 - float(time[1] / time[0]), 1.0]
+    law = tabular.masked_law(denoiser, LENGTH, lambda k, z: chance[k], denoiser.noise.share(time), final="none")
+    agrees(outcomes(Ancestral(steps=2, pace="dream"), denoiser), law)
+    assert Ancestral(steps=2, pace="dream", denoise="argmax").canonical() == Ancestral(steps=2, pace="dream")
+
+
 def test_leftover_masks_are_drawn_taken_or_kept():
     noise = Noise("geometric", low=0.5, high=5.0)  # a third of the masks is left at the end
     denoiser = tabular.TabularMasks(JOINT, noise)
