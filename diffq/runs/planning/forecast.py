@@ -25,6 +25,7 @@ from diffq.runs.workbench import Workbench, make_workbench, pick_device
 from diffq.settings import as_mapping
 
 _MOST_DRY = 32  # batches that are run dry, of a point each of whose batches is run; the others are like them
+_MOST_STEERED = 6  # of them, where what is asked hangs on the network: it is a bound or a guess then, however many
 
 Lengths = Mapping[tuple[int, int], int]
 """Tokens of an answer by (source, sample)."""
@@ -174,22 +175,26 @@ class Benches:
         network: TextWork | None = self.network(bench)
         gpu, sampler = bench.device.type == "cuda", _alike(config.sampler)
         named = json.dumps([type(sampler).__qualname__, as_mapping(sampler)])
-        every = 1 if whole else -(-len(batches) // _MOST_DRY)
-        traces = []
-        for at, batch in list(enumerate(batches))[::every]:
+
+        def dry(at: int) -> Trace:
+            batch = batches[at]
             ends = [_end(config, bench, row, expected) for row in (*batch.rows, *batch.beyond)]
             key = json.dumps([planned, at, named, ends])
             if key not in self._traces:
                 canvas = bench.canvas(batch).map(lambda x: x.cpu())
                 self._traces[key] = trace_canvas(sampler, bench.denoiser, canvas, config.seed, ends)
-            traces.append(self._traces[key])
+            return self._traces[key]
+
+        every = 1
+        if batches and not whole:
+            every = -(-len(batches) // (_MOST_STEERED if dry(0).steered else _MOST_DRY))
+        traces = [dry(at) for at in range(0, len(batches), every)]
         counts = [text_counts(trace, network, gpu) for trace in traces]
         sure = every == 1 and not any(trace.steered for trace in traces) and not ends_by_itself(config)
         held = None
         if network is not None:
-            widest = max(range(len(traces)), key=lambda at: batches[at * every].rows[-1].length)  # prompts differ
-            length = batches[widest * every].rows[-1].length
-            held = held_by_text(traces[widest], length, network, config.dtype, gpu)
+            widest = max(range(len(batches)), key=lambda at: batches[at].rows[-1].length)  # prompts differ
+            held = held_by_text(dry(widest), batches[widest].rows[-1].length, network, config.dtype, gpu)
         return Forecast(tuple(batches), tuple(counts[at // every] for at in range(len(batches))), sure, held, disk)
 
     def _ending_counts(

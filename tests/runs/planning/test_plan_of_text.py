@@ -86,6 +86,24 @@ def test_what_a_learnt_score_decides_is_not_called_exact(told: Any) -> None:
     assert not published["exact"]
 
 
+def test_of_many_batches_some_are_run_dry_and_few_where_the_network_decides(
+    place: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100 batches of four rows."""
+    from diffq.runs.planning import forecast
+
+    ran = []
+    trace = forecast.trace_canvas
+    monkeypatch.setattr(forecast, "trace_canvas", lambda *args: ran.append(args) or trace(*args))
+    for sampler, most in (("random", 32), ("imh", 6)):
+        ran.clear()
+        words = ["model=mdlm_tiny", f"sampler={sampler}", "num_samples=400", "batch_tokens=96", "--plan", "--json"]
+        assert main(["sweep", *place, *SIZES, *words]) == 0
+        assert most // 2 < len(ran) <= most
+        (point,) = json.loads(capsys.readouterr().out)["points"]
+        assert point["whole"]["nfe_rows"] >= 400 * 24
+
+
 def test_a_causal_model_fills_the_window_or_ends_by_itself(told: Any) -> None:
     ((point, run),) = told("model=causal_lm_tiny", "sampler=autoregressive")
     assert point["exact"]
