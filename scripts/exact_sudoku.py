@@ -1,6 +1,6 @@
-"""Orders of decoding on 4×4 Sudoku with a network that knows every conditional, and with ones that err by a known share.
+"""Orders of decoding on 4×4 Sudoku by networks that know every conditional, or err by a known share.
 
-    python scripts/exact_sudoku.py          # a minute on one core
+    python scripts/exact_sudoku.py          # minutes on one core
 
 The questions, seeds and samplers are those of `experiment=reasoning_sudoku`; in the network's place stand the exact
 conditionals of the 288 grids, mixed with a share ε of the uniform law at every cell, and the uniform law alone where no

@@ -6,6 +6,8 @@ row's free positions; the last step writes what is left. Entropies and draws com
 
     update=masked_only  a written position stays
     update=all          then `sweeps` Gibbs sweeps: every free position is masked again and drawn anew given all else
+    update=any          a step writes the positions of largest entropy wherever they are, written ones as the network
+                        that is shown them has them; the last step also writes what is still masked
 
 A sweep asks, as the filling does, which positions are most uncertain where all that the sweep has not reached yet is
 masked; and draws each of those given everything, the old tokens of what it has not reached among it. So the order
@@ -53,8 +55,10 @@ class EAGS(Ranking):
     by_numbers: ClassVar[bool] = True
 
     steps: int = setting(5, "T: rounds of a whole canvas, all but the last writing ceil(free / T) positions", low=1)
-    update: Literal["masked_only", "all"] = setting(
-        "masked_only", "all: what is written may be drawn anew, by Gibbs sweeps over the filled canvas"
+    update: Literal["masked_only", "all", "any"] = setting(
+        "masked_only",
+        "what is written stays; all: it is drawn anew by Gibbs sweeps over the filled canvas; any: steps choose among"
+        " all positions, from one pass that is shown what is written (approximate)",
     )
     sweeps: int = setting(1, "update=all: how often every free position is drawn anew", low=0)
     within: Literal["exact", "independent"] = setting(
@@ -76,15 +80,18 @@ class EAGS(Ranking):
             )
         if self.order == "random":
             refuse_waiting("eags order=random", self.ending)
-        if self.update == "all" and self.block:
-            raise UserError(f"eags: update=all draws anew all over the canvas, so block={self.block} must be 0")
-        if self.update == "all" and self.cache != "off":
-            raise UserError(f"eags: update=all draws anew all over the canvas, so cache={self.cache} must be off")
+        everywhere = f"eags: update={self.update} draws anew all over the canvas, so"
+        if self.update != "masked_only" and self.block:
+            raise UserError(f"{everywhere} block={self.block} must be 0")
+        if self.update != "masked_only" and self.cache != "off":
+            raise UserError(f"{everywhere} cache={self.cache} must be off")
 
     def idle(self) -> frozenset[str]:
         names = set[str]()
-        if self.update == "masked_only" or not self.sweeps:
-            names |= {"update", "sweeps", "within"}
+        if self.update == "masked_only" or (self.update == "all" and not self.sweeps):
+            names |= {"update"}
+        if self.update != "all" or not self.sweeps:
+            names |= {"sweeps", "within"}
         if self.order == "random" or self.uncertainty.order == 1:
             names |= {"entropy", "renyi_order"}
         if self.order == "random":
@@ -108,25 +115,59 @@ class EAGS(Ranking):
     def merit(self, entropy_N: Tensor) -> Tensor:
         return -entropy_N if self.order == "low_entropy" else entropy_N
 
-    def ranked(self, sight: Sight) -> tuple[Tensor, Tensor]:
+    def ranked(self, sight: Sight, visit: int = 0) -> tuple[Tensor, Tensor]:
         key_N = sight.key_N
         if self.plain and self.uncertainty.order == 1:
             ((token_N, entropy_N),) = sight.read(DrawAndEntropy(key_N))
         else:
             token_N, entropy_N = sight.read(self.token(key_N), self.rank(self.uncertainty))
-        return sight.ends_last(sight.untied(self.merit(entropy_N)), token_N), token_N
+        return sight.ends_last(sight.untied(self.merit(entropy_N), visit), token_N), token_N
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         if self.update == "masked_only":
             return super().__call__(denoiser, canvas, rng, on_step)
         canvas = canvas.replace(leaves=False)  # sweeps draw given what stands behind an end, which may be drawn anew
         tokens_BL = mask_free(canvas, denoiser.mask)
+        if self.update == "any":
+            self._anywhere(self.open(denoiser, canvas), canvas, tokens_BL, rng, on_step)
+            return canvas.replace(tokens_BL=tokens_BL)
         session, every_B = self.open(denoiser, canvas), torch.arange(len(tokens_BL), device=canvas.device)
         told = None if on_step is None else _in_all(on_step, 1 + self.sweeps)
         self.fill(denoiser, session.fork(every_B), canvas, tokens_BL, rng, told)
         for number in range(self.sweeps):
             _Sweep(self, canvas, rng, denoiser.mask, tokens_BL, number).run(session.fork(every_B), on_step)
         return canvas.replace(tokens_BL=tokens_BL)
+
+    def _anywhere(self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, on_step: OnStep | None) -> None:
+        """update=any: `steps` passes over canvases of masks, tokens_BL, which are written in place."""
+        free = canvas.free_BL.sum(1)
+        free_B1, row_B = free[:, None], torch.arange(len(tokens_BL), device=canvas.device)
+        at_BK, slots = first_in_order(canvas.free_BL, tuple(free.tolist()))
+        meant_BK = real(slots, at_BK)
+        masked_BK = meant_BK.clone()
+        for step in range(self.steps):
+            hidden = session.run(tokens_BL, masked_BK.sum(1) / free_B1[:, 0].double(), at_BK)
+            visit_B = torch.full_like(row_B, step)
+            sight = Sight(self, session, hidden, canvas, rng, row_B, at_BK, slots, visit_B)
+            order_BL = self.places(canvas, rng, step)
+            if order_BL is None:
+                merit_N, token_N = self.ranked(sight, step)
+            else:
+                merit_N, (token_N,) = -order_BL.gather(1, at_BK).flatten()[slots], sight.read(self.token(sight.key_N))
+            place_BK = of_slots(merit_N, slots, at_BK).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+            write_BK = meant_BK & (place_BK < (free_B1 + self.steps - 1) // self.steps)
+            if step == self.steps - 1:
+                write_BK = write_BK | masked_BK
+            before_BK = tokens_BL.gather(1, at_BK)
+            token_BK = before_BK.clone()
+            token_BK.view(-1)[slots] = token_N
+            if on_step is not None:
+                filled_BL = tokens_BL.scatter(1, at_BK, torch.where(masked_BK | write_BK, token_BK, before_BK))
+            tokens_BL.scatter_(1, at_BK, torch.where(write_BK, token_BK, before_BK))
+            masked_BK = masked_BK & ~write_BK
+            if on_step is not None:
+                left_B = masked_BK.sum(1) / free_B1[:, 0].double()
+                on_step(Step(step, self.steps, left_B, canvas, tokens_BL.clone, filled=filled_BL.clone))
 
 
 def _in_all(on_step: OnStep, passes: int) -> OnStep:

@@ -48,6 +48,8 @@ class EAGS:
         x_L, drafts = self.tokens_BL[b].clone(), []
         free = [i for i in range(len(x_L)) if self.free_BL[b, i]]
         count = math.ceil(len(free) / self.steps)
+        if self.update == "any":
+            return self.anywhere(b, x_L, free, count)
         for number in range(1 + (self.sweeps if self.update == "all" else 0)):
             rest = list(free)
             while rest:
@@ -73,6 +75,26 @@ class EAGS:
                         x_L[i] = self.draw(self.p(hidden_L, 1 / len(free))[i], b, i, (1 << 20) + number - 1)
                 drafts.append(draft_L if number == 0 else x_L.clone())
                 rest = [i for i in rest if i not in chosen]
+        self.drafts.append(drafts)
+        return x_L
+
+    def anywhere(self, b: int, x_L: Tensor, free: list[int], count: int) -> Tensor:
+        """Each step writes where there is most entropy, masked or not, and the last what is masked, too."""
+        x_L[free] = self.model.mask
+        drafts = []
+        for t in range(self.steps):
+            masked = [i for i in free if x_L[i] == self.model.mask]
+            p_LV = self.p(x_L, len(masked) / len(free))
+            chosen = self.chosen(p_LV, free, t, b)[:count]
+            if t == self.steps - 1:
+                chosen = [*chosen, *(i for i in masked if i not in chosen)]
+            drawn = {i: self.draw(p_LV[i], b, i, t) for i in free}
+            draft_L = x_L.clone()
+            for i in {*masked, *chosen}:
+                draft_L[i] = drawn[i]
+            for i in chosen:
+                x_L[i] = drawn[i]
+            drafts.append(draft_L)
         self.drafts.append(drafts)
         return x_L
 
@@ -128,6 +150,25 @@ def sweep(denoiser, state: State, free: list[int], steps: int, merit: Merit | No
                     following[y, left] += weight * q / len(orders)
         law = following
     return Counter({x: q for (x, _), q in law.items()})
+
+
+def anywhere(denoiser, start: State, free: list[int], steps: int, merit: Merit | None) -> Counter:
+    """The law of update=any from this state, whose free positions are masked."""
+    count, law = math.ceil(len(free) / steps), Counter({start: 1.0})
+    for t in range(steps):
+        following: Counter = Counter()
+        for x, weight in law.items():
+            p = {i: denoiser.log_weights(x, i, 0.5).exp() for i in free}
+            masked = [i for i in free if x[i] == denoiser.mask] if t == steps - 1 else []
+            if merit is None:
+                groups = list(itertools.combinations(free, count))
+            else:
+                groups = [tuple(sorted(free, key=lambda i, p=p: (-merit(p[i]), i))[:count])]
+            for group in groups:
+                for q, written in outcomes({i: p[i] for i in {*group, *masked}}):
+                    following[tuple(written.get(i, v) for i, v in enumerate(x))] += weight * q / len(groups)
+        law = following
+    return law
 
 
 def redraw(denoiser, state: State, chosen: tuple[int, ...], within: str) -> Counter:

@@ -122,6 +122,22 @@ def test_the_stationary_law_of_sweeps_is_the_joint_and_not_that_of_the_energy(wo
     assert sum(apart) / len(apart) > 0.15
 
 
+class SeesAround(tabular.TabularMasks):
+    """One that says of a written position what it would say were that masked, as a masked language model should."""
+
+    def log_weights(self, tokens, position, m):
+        return super().log_weights((*tokens[:position], self.mask, *tokens[position + 1 :]), position, m)
+
+
+@pytest.mark.parametrize("order", MERITS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 6])
+def test_the_law_where_steps_choose_among_all_positions(order, steps):
+    denoiser = SeesAround(tabular.joint(WORDS, LENGTH, seed=5))
+    law = eags.anywhere(denoiser, START, FREE, steps, MERITS[order])
+    canvas = tabular.canvas(LENGTH, ROWS, WORDS)
+    tabular.check(EAGS(update="any", steps=steps, order=order), denoiser, canvas, law)
+
+
 def test_what_does_not_keep_the_joint():
     """Positions drawn together; and a position that is chosen by what is drawn later."""
     joint_S = DENOISER.joint.flatten()
@@ -148,11 +164,14 @@ DIALS = [
     {"update": "all"},
     {"update": "all", "steps": 3, "within": "independent", "sweeps": 2, "order": "random"},
     {"update": "all", "steps": 2, "order": "low_entropy", "temperature": 0.6, "renyi_order": 2.0},
+    {"update": "any"},
+    {"update": "any", "steps": 3, "order": "random", "temperature": 0.7, "top_p": 0.8},
+    {"update": "any", "steps": 20, "order": "low_entropy", "renyi_order": 2.0},
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "dials"), [*(("mdlm_timed", dials) for dials in DIALS), *(("sedd", DIALS[i]) for i in (0, 6))]
+    ("name", "dials"), [*(("mdlm_timed", dials) for dials in DIALS), *(("sedd", DIALS[i]) for i in (0, 6, 9))]
 )
 def test_it_is_the_textbooks_token_by_token(name, dials):
     """Drafts and samples, in rows of different numbers of free positions."""
@@ -187,7 +206,8 @@ def test_drafts_have_no_masks_and_keep_what_is_written():
 
 def test_a_row_does_not_depend_on_the_rows_beside_it():
     model, canvas = text_models.build("mdlm_timed").denoiser(), text_models.canvas(6, 20)
-    for dials in ({}, {"scale": 1.5, "temperature": 0.8}, {"update": "all", "steps": 3}, {"block": 4, "steps": 8}):
+    for dials in ({}, {"scale": 1.5, "temperature": 0.8}, {"update": "all", "steps": 3}, {"block": 4, "steps": 8},
+                  {"update": "any", "steps": 3}):  # fmt: skip
         made = EAGS(**dials)
         together = made(model, canvas, Rng(0)).tokens_BL
         for b in (0, 2, 5):
@@ -227,6 +247,7 @@ def test_what_it_costs():
         ({"order": "random"}, 5, 64),
         ({"update": "all"}, 5 + 5 + 64, 2 * (64 + 51 + 38 + 25 + 12) + 64),
         ({"update": "all", "within": "independent", "order": "random"}, 10, 128),
+        ({"update": "any"}, 5, 5 * 64),
     ):
         meter = Meter(model.denoiser())
         EAGS(**dials)(meter, canvas, Rng(0))
@@ -238,7 +259,7 @@ def test_end_tokens_wait_or_stay_away_and_ended_rows_leave():
     model, plain = text_models.build("mdlm").denoiser(), text_models.canvas(6, 20, given=0.0)
     end = int(EAGS()(model, plain, Rng(0)).tokens_BL.mode().values[0])
     canvas = plain.replace(end=end)
-    for update in ("masked_only", "all"):
+    for update in ("masked_only", "all", "any"):
         filled = EAGS(ending="never", update=update)(model, canvas, Rng(0)).tokens_BL
         assert not bool((filled == end).any())
     early = {}
@@ -259,8 +280,9 @@ def test_bad_dials_are_refused():
     for order in (math.inf, 1.0001, 0.995):
         with pytest.raises(UserError, match="leaves float32 no digits; give 1"):
             EAGS(entropy="renyi", renyi_order=order)
-    with pytest.raises(UserError, match="block=4 must be 0"):
-        EAGS(update="all", block=4)
+    for update in ("all", "any"):
+        with pytest.raises(UserError, match=f"update={update} draws anew all over the canvas, so block=4 must be 0"):
+            EAGS(update=update, block=4)
 
 
 def test_what_says_nothing_makes_no_other_sampler():
@@ -270,7 +292,14 @@ def test_what_says_nothing_makes_no_other_sampler():
         assert other.canonical() == plain
     random = EAGS(order="random", entropy="renyi", renyi_order=0.5, confidence="sharpened")
     assert random.canonical() == EAGS(order="random")
-    for own in (EAGS(update="all"), EAGS(update="all", sweeps=3, within="independent"), EAGS(entropy="renyi"), plain):
+    assert EAGS(update="any", sweeps=3, within="independent").canonical() == EAGS(update="any")
+    for own in (
+        EAGS(update="all"),
+        EAGS(update="any"),
+        EAGS(update="all", sweeps=3, within="independent"),
+        EAGS(entropy="renyi"),
+        plain,
+    ):
         assert own.canonical() == own
     canvas = tabular.canvas(LENGTH, 50, WORDS)
     for one in (EAGS(update="all", sweeps=0), random, EAGS(entropy="renyi", renyi_order=1.0)):
