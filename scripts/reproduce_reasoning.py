@@ -19,7 +19,7 @@ SUDOKU = ("model.layers=3", "model.width=64", "trainer.learning_rate=5e-3")
 COUNTDOWN = ("model.dropout=0", "dataset.size=400000", "trainer.learning_rate=2e-3", "trainer.ema=0.998")
 KEPT = ("frontier.png", "frontier.csv", "pass_at_k.png")
 PLANNING = {
-    "sudoku": [f"sudoku_4x4_{givens}.jsonl" for givens in (4, 6, 9)],
+    "sudoku": [f"sudoku_4x4_{givens}.jsonl" for givens in (4, 6, 7, 9, 10, 12)],
     "countdown": ["cd3_test.jsonl"],
 }
 
