@@ -16,7 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from diffq.report.plot import COLOURS, DPI, QUIET, plain, save_figure
+from diffq.report.plot import DPI, QUIET, colour_of, plain, save_figure
 from diffq.report.points import ReportPoint, long_dials, varying_dials
 from diffq.store.identity import show_value
 
@@ -24,6 +24,7 @@ PANELS = 3
 """The most values of steps that are shown."""
 
 _ALONG = ("steps", "tokens_per_step")
+_DEAR = 2  # times the rows of the cheapest curve of a panel: what is dearer sets no budget for the others
 
 
 def curve_of(point: ReportPoint) -> list[tuple[int, float, float, float]]:
@@ -49,7 +50,8 @@ def panels(points: Sequence[ReportPoint]) -> list[list[Panel]]:
     nothing where no point has a curve.
 
     The values of steps are those that most samplers share, the larger ones first. Below each everyone may spend what
-    the dearest curve there does, and takes as many steps as that pays for.
+    the dearest curve there does (of those up to twice as dear as the cheapest: samplers of whole texts, which make many
+    of them, are left out), and takes as many steps as that pays for.
     """
     having = [point for point in points if len(curve_of(point)) >= 3]
     along = next((dial for dial in _ALONG if dial in varying_dials(having)), None)
@@ -63,8 +65,9 @@ def panels(points: Sequence[ReportPoint]) -> list[list[Panel]]:
         shown = _shown([point for point in having if point.dials.get(along) == value])
         above.append(Panel(f"{along} = {show_value(value)}", shown))
         rows = [found for point in shown if (found := point.an_answer("nfe_rows")) is not None]
-        if len(rows) == len(shown) and max(rows) > 1.01 * min(rows):
-            below.append(Panel(f"up to {max(rows):.3g} network rows", _shown(_affordable(having, max(rows)))))
+        most = max((spent for spent in rows if spent <= _DEAR * min(rows)), default=0.0)
+        if len(rows) == len(shown) and most > 1.01 * min(rows):
+            below.append(Panel(f"up to {most:.3g} network rows", _shown(_affordable(having, most))))
     return [above, below] if below else [above]
 
 
@@ -108,7 +111,7 @@ def draw_curves(shown: Sequence[Sequence[Panel]]) -> Any:
     samplers = list(dict.fromkeys(point.sampler for point in drawn))
     names = [n for n in varying_dials(drawn) if n not in _ALONG]
     entries = -(-len({_label(point, names) for point in drawn}) // 2)
-    legend, head = 0.17 * entries + 0.1, 0.72
+    legend, head = 0.155 * entries + 0.1, 0.72
     columns = len(shown[0])
     width, height = 0.75 + 2.6 * columns, 0.5 + 2.4 * len(shown) + legend + head
     figure = Figure(figsize=(max(width, 5.2), height), dpi=DPI, facecolor="white")
@@ -145,7 +148,7 @@ def _panel(axes: Any, panel: Panel, samplers: Sequence[str], names: Sequence[str
     seen: Counter[str] = Counter()
     for point in panel.points:
         k, value, low, high = zip(*curve_of(point), strict=True)
-        colour = COLOURS[samplers.index(point.sampler) % len(COLOURS)]
+        colour = colour_of(samplers.index(point.sampler))
         dashed = seen[point.sampler] > 0
         seen[point.sampler] += 1
         style = {"color": colour, "linestyle": "--" if dashed else "-", "marker": "o", "markersize": 2.6}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffq.report.plot import COLOURS, DPI, WIDTH, plain, save_figure
+from diffq.report.plot import DPI, WIDTH, colour_of, plain, save_figure
 from diffq.report.tables import ReportTable
 
 _WIDEST = 40  # letters of a line above a panel
@@ -73,7 +73,7 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     one_scale = len({course.potential for course in shown}) == 1
     panels = figure.subplots(rows, columns, sharey=one_scale, squeeze=False).flatten()
     for number, (axes, course, name) in enumerate(zip(panels, shown, names, strict=False)):
-        _panel(axes, course, name, COLOURS[number % len(COLOURS)])
+        _panel(axes, course, name, colour_of(number))
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     kinds = " and ".join(dict.fromkeys(c.potential.replace("_", "-") for c in shown))

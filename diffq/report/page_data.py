@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from diffq.report.frontier import Frontier
-from diffq.report.plot import COLOURS, MARKERS, readable, subtitle
+from diffq.report.plot import MARKERS, colour_of, marker_of, readable, subtitle
 from diffq.report.points import Line, ReportPoint, short_dials, varying_dials
 from diffq.report.tables import ReportTable, frontier_rows, table, to_csv, to_latex, to_markdown
 from diffq.store.identity import show_value
@@ -114,8 +114,8 @@ def _line(line: Line, number: int, start: int) -> dict[str, Any]:
     return {
         "label": line.label + (" (null line)" if is_null else ""),
         "null": is_null,
-        "colour": "" if is_null else COLOURS[number % len(COLOURS)],
-        "symbol": "" if is_null else SYMBOLS[MARKERS[number % len(MARKERS)]],
+        "colour": "" if is_null else colour_of(number),
+        "symbol": "" if is_null else SYMBOLS[marker_of(number)],
         "model": first.model,
         "seeds": " ".join(map(str, first.seeds)) if not is_null else "",
         "length": first.length,

@@ -35,6 +35,18 @@ STYLE: Any = {
     "path.simplify": False,
 }
 QUIET = "#777777"
+
+
+def colour_of(number: int) -> str:
+    """The colour of a picture's lines, the first of which is 0."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def marker_of(number: int) -> str:
+    """Their markers. Where the colours begin anew the markers are moved on by one: 64 lines can be told apart."""
+    return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+
+
 _LABEL = 7.4
 
 
@@ -164,7 +176,7 @@ def _draw_line(frontier: Frontier, axes: Any, line: Line, at: int) -> Any:
             values = frontier.values(strand.points)
             axes.plot(values[:, 0], values[:, 1], color=QUIET, linestyle=dashes, linewidth=1.1, zorder=1.5)
         return Line2D([], [], color=QUIET, linestyle=dashes, linewidth=1.1, label=f"{line.label} (null line)")
-    colour, marker = COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
+    colour, marker = colour_of(at), marker_of(at)
     many = len(line.strands) > 1
     for strand in line.strands:
         values = frontier.values(strand.points)
@@ -242,7 +254,7 @@ def _label(frontier: Frontier, figure: Any, axes: Any) -> Drawn:
                 place.blocked += _boxes(frontier, axes, point, x, y, pixel)
                 rank = 0 if point.key in frontier.front else 1 if n in (0, len(strand.points) - 1) else 2
                 text = short_dials(point, _label_dials(line))
-                jobs.append((rank, len(jobs), point.key, text, COLOURS[at % len(COLOURS)], x, y))
+                jobs.append((rank, len(jobs), point.key, text, colour_of(at), x, y))
     corners = axes.transData.transform(_staircase(frontier))
     place.lines += [(*a, *b) for a, b in itertools.pairwise(corners)]
     better = axes.transAxes.transform([(0.84, 0.86), (1, 1)])

@@ -63,6 +63,8 @@ def test_where_a_step_costs_more_all_are_drawn_again_with_the_same_rows():
     spent = [{(p.sampler, p.dials["steps"]) for p in panel.points} for panel in below]
     assert spent == [{("random", 12), ("imh", 12)}, {("random", 12), ("imh", 8)}, {("random", 6), ("imh", 6)}]
     assert len(draw_curves([above, below]).axes) == 6
+    whole = [*made, replace(solver("best_of", 0.5, steps=12), costs={"nfe_rows": 480, "rows": 10})]
+    assert [panel.title for panel in panels(whole)[1]] == [panel.title for panel in below]
 
 
 def test_the_same_points_give_the_same_bytes(tmp_path):

@@ -23,7 +23,7 @@ from diffq.report import page
 from diffq.report.frontier import build_frontier
 from diffq.report.page import ASSETS, SCRIPTS, LibraryMissing, build_page, own_script, policy, read_library, to_block
 from diffq.report.page_data import SYMBOLS, page_data
-from diffq.report.plot import COLOURS, MARKERS
+from diffq.report.plot import MARKERS, colour_of, marker_of
 from diffq.report.rating_page import SCRIPTS as RATING_SCRIPTS
 from diffq.report.tables import ReportTable, frontier_rows, table, to_csv, to_latex, to_markdown
 
@@ -179,7 +179,7 @@ def test_points_lines_and_strands_fit_together():
 def test_colours_and_markers_are_those_of_the_picture():
     data = page_data(frontier(), [], [], [])
     shown = [(line["colour"], line["symbol"]) for line in data["lines"] if not line["null"]]
-    assert shown == [(COLOURS[n], SYMBOLS[MARKERS[n]]) for n in range(len(shown))]
+    assert shown == [(colour_of(n), SYMBOLS[marker_of(n)]) for n in range(len(shown))]
     assert len(set(SYMBOLS.values())) == len(MARKERS)
 
 

@@ -12,7 +12,7 @@ from synthetic import frontier_points, point
 
 from diffq.report.frontier import build_frontier
 from diffq.report.labels import Placer, crosses, inside, meet, overlap
-from diffq.report.plot import COLOURS, MARKERS, STYLE, darker, draw, save_plot
+from diffq.report.plot import COLOURS, MARKERS, STYLE, colour_of, darker, draw, marker_of, save_plot
 
 spots = st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300), st.floats(5, 80)), max_size=25)
 
@@ -88,6 +88,7 @@ def test_the_same_points_give_the_same_bytes(frontier, tmp_path):
 
 def test_colours_and_markers_differ_and_labels_are_dark():
     assert len(set(COLOURS)) == len(set(MARKERS)) == 8
+    assert len({(colour_of(n), marker_of(n)) for n in range(64)}) == 64
 
     def luminance(colour: str) -> float:
         parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
