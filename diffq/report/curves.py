@@ -49,9 +49,10 @@ def panels(points: Sequence[ReportPoint]) -> list[list[Panel]]:
     """One row of panels at equal steps and, where samplers differ in what a step costs, one at equal network rows;
     nothing where no point has a curve.
 
-    The values of steps are those that most samplers share, the larger ones first. Below each everyone may spend what
-    the dearest curve there does (of those up to twice as dear as the cheapest: samplers of whole texts, which make many
-    of them, are left out), and takes as many steps as that pays for.
+    The values of steps are those that most samplers share, the larger ones first; what has no steps, such as exact
+    powers, is in all of them. Below each everyone may spend what the dearest curve there does (of those up to twice as
+    dear as the cheapest: samplers of whole texts, which make many of them, are left out). The plainest setting takes as
+    many steps as that pays for, and the best in Pass@1 is that of all that is no dearer.
     """
     having = [point for point in points if len(curve_of(point)) >= 3]
     along = next((dial for dial in _ALONG if dial in varying_dials(having)), None)
@@ -62,34 +63,30 @@ def panels(points: Sequence[ReportPoint]) -> list[list[Panel]]:
     values = sorted(sorted(counts, key=lambda value: (-counts[value], -value))[:PANELS], reverse=True)
     above, below = [], []
     for value in values:
-        shown = _shown([point for point in having if point.dials.get(along) == value])
+        shown = _shown([point for point in having if point.dials.get(along, value) == value])
         above.append(Panel(f"{along} = {show_value(value)}", shown))
         rows = [found for point in shown if (found := point.an_answer("nfe_rows")) is not None]
         most = max((spent for spent in rows if spent <= _DEAR * min(rows)), default=0.0)
         if len(rows) == len(shown) and most > 1.01 * min(rows):
-            below.append(Panel(f"up to {most:.3g} network rows", _shown(_affordable(having, most))))
+            cheap = [point for point in having if 0 < (point.an_answer("nfe_rows") or 0) <= most]
+            below.append(Panel(f"up to {most:.3g} network rows", _shown(_dearest(cheap), cheap)))
     return [above, below] if below else [above]
 
 
-def _affordable(points: Sequence[ReportPoint], rows: float) -> list[ReportPoint]:
-    """Of every sampler and setting the point with the most network rows an answer that are no more than these."""
+def _dearest(points: Sequence[ReportPoint]) -> list[ReportPoint]:
+    """Of every sampler and setting the point with the most network rows an answer."""
     best: dict[str, ReportPoint] = {}
-    for point in points:
-        spent = point.an_answer("nfe_rows")
-        if spent is None or spent > rows:
-            continue
-        setting = repr((point.sampler, sorted((k, v) for k, v in point.dials.items() if k not in _ALONG)))
-        if setting not in best or spent > (best[setting].an_answer("nfe_rows") or 0):
-            best[setting] = point
+    for point in sorted(points, key=lambda point: point.an_answer("nfe_rows") or 0):
+        best[repr((point.sampler, sorted((k, v) for k, v in point.dials.items() if k not in _ALONG)))] = point
     return list(best.values())
 
 
-def _shown(points: Sequence[ReportPoint]) -> tuple[ReportPoint, ...]:
+def _shown(points: Sequence[ReportPoint], best_of: Sequence[ReportPoint] = ()) -> tuple[ReportPoint, ...]:
+    """The plainest of each sampler's points, and where that is another one the best of these, or of `best_of`."""
     chosen = []
-    for sampler in dict.fromkeys(point.sampler for point in points):
-        mine = [point for point in points if point.sampler == sampler]
-        plain = min(mine, key=lambda point: (len(point.changed), point.key))
-        best = max(mine, key=lambda point: curve_of(point)[0][1])
+    for sampler in dict.fromkeys(point.sampler for point in best_of or points):
+        plain = min((p for p in points if p.sampler == sampler), key=lambda point: (len(point.changed), point.key))
+        best = max((p for p in best_of or points if p.sampler == sampler), key=lambda point: curve_of(point)[0][1])
         chosen += [plain] if best is plain else [plain, best]
     return tuple(chosen)
 
@@ -131,7 +128,7 @@ def draw_curves(shown: Sequence[Sequence[Panel]]) -> Any:
     figure.text(left, 1 - 0.1 / height, f"{first.dataset} · {first.model}", fontsize=11.5, weight="bold", va="top")
     said = f"{first.sources} questions × {first.samples} samples · bands: 95 % intervals over questions"
     if len(shown) > 1:
-        said += " · below: everyone with as many steps as the rows pay for"
+        said += " · below: what the same rows pay for"
     figure.text(left, 1 - 0.34 / height, said, fontsize=8.5, color="#444444", va="top")
     found = [axes.get_legend_handles_labels() for axes in all_axes.flat]
     handles = {label: line for lines, labels in found for line, label in zip(lines, labels, strict=True)}

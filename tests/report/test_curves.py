@@ -61,8 +61,18 @@ def test_where_a_step_costs_more_all_are_drawn_again_with_the_same_rows():
     assert [panel.title for panel in above] == ["steps = 12", "steps = 8", "steps = 6"]
     assert [panel.title for panel in below] == [f"up to {rows} network rows" for rows in ("18", "12", "7.5")]
     spent = [{(p.sampler, p.dials["steps"]) for p in panel.points} for panel in below]
-    assert spent == [{("random", 12), ("imh", 12)}, {("random", 12), ("imh", 8)}, {("random", 6), ("imh", 6)}]
+    assert spent == [
+        {("random", 12), ("imh", 12)},
+        {("random", 12), ("imh", 8)},
+        {("random", 6), ("random", 6), ("imh", 6)},
+    ]
     assert len(draw_curves([above, below]).axes) == 6
+    better = [replace(p, figures=solver("random", 0.9).figures) if p.dials["steps"] == 4 else p for p in made]
+    (*_, panel) = panels(better)[1]
+    assert [p.dials["steps"] for p in panel.points if p.sampler == "random"] == [6, 4], "the best may be a cheaper one"
+    exact = replace(solver("power", 0.5), dials={"alpha": 4}, costs={"nfe_rows": 3000, "rows": 10})
+    assert all(exact in panel.points for panel in panels([*made, exact])[0])
+    assert not any(exact in panel.points for panel in panels([*made, exact])[1])
     whole = [*made, replace(solver("best_of", 0.5, steps=12), costs={"nfe_rows": 480, "rows": 10})]
     assert [panel.title for panel in panels(whole)[1]] == [panel.title for panel in below]
 
