@@ -16,7 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from diffq.report.plot import DPI, QUIET, colour_of, plain, save_figure
+from diffq.report.plot import DPI, QUIET, colour_of, marker_of, plain, save_figure
 from diffq.report.points import ReportPoint, long_dials, varying_dials
 from diffq.store.identity import show_value
 
@@ -131,7 +131,10 @@ def draw_curves(shown: Sequence[Sequence[Panel]]) -> Any:
         said += " · below: what the same rows pay for"
     figure.text(left, 1 - 0.34 / height, said, fontsize=8.5, color="#444444", va="top")
     found = [axes.get_legend_handles_labels() for axes in all_axes.flat]
-    handles = {label: line for lines, labels in found for line, label in zip(lines, labels, strict=True)}
+    handles: dict[str, Any] = {}
+    for lines, labels in found:  # a plain line that is the best of another panel is dashed there
+        for line, label in zip(lines, labels, strict=True):
+            handles.setdefault(label, line)
     figure.legend(
         list(handles.values()), list(handles), loc="lower center", ncols=2, frameon=False, fontsize=7.6,
         handlelength=2.4, columnspacing=1.4, labelspacing=0.3, borderaxespad=0.2,
@@ -145,10 +148,11 @@ def _panel(axes: Any, panel: Panel, samplers: Sequence[str], names: Sequence[str
     seen: Counter[str] = Counter()
     for point in panel.points:
         k, value, low, high = zip(*curve_of(point), strict=True)
-        colour = colour_of(samplers.index(point.sampler))
+        number = samplers.index(point.sampler)
+        colour = colour_of(number)
         dashed = seen[point.sampler] > 0
         seen[point.sampler] += 1
-        style = {"color": colour, "linestyle": "--" if dashed else "-", "marker": "o", "markersize": 2.6}
+        style = {"color": colour, "linestyle": "--" if dashed else "-", "marker": marker_of(number), "markersize": 3.4}
         axes.plot(k, value, linewidth=1.3, label=_label(point, names), **style)
         axes.fill_between(k, low, high, color=colour, alpha=0.1, linewidth=0)
     ticks = [k for k, *_ in curve_of(panel.points[0])]
