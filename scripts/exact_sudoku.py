@@ -5,13 +5,15 @@
 The questions, seeds and samplers are those of `experiment=reasoning_sudoku`; in the network's place stand the exact
 conditionals of the 288 grids, mixed with a share ε of the uniform law at every cell, and the uniform law alone where no
 grid is left. What a trained model loses beside ε = 0 is its own; what a sampler loses there is the sampler's. Prints a
-table in Markdown: Pass@1 in percent and the mean number of distinct right answers, by ε and steps.
+table in Markdown: Pass@1 in percent and the mean number of distinct right answers, by ε and steps, and of IMH the mean
+deviation of log w, in nats, between the candidates of a round.
 
 Shape suffixes: B rows, L cells, K asked cells, V digits, G grids.
 """
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from diffq.config import compose
 from diffq.data.sudoku import completions, grids
-from diffq.diffusion.contracts import COND, Canvas, TiledSession, row_id
+from diffq.diffusion.contracts import COND, Canvas, Step, TiledSession, row_id
 from diffq.diffusion.noise import Noise
 from diffq.rng import Rng
 from diffq.samplers.decoding_rules import LeastEntropy, LowConfidence, RandomOrder, RankThenSample
@@ -112,8 +114,15 @@ def main() -> None:
         for name, sampler in SAMPLERS.items():
             cells = []
             for mistakes in MISTAKES:
-                filled = sampler.replace(steps=steps)(Exact(mistakes), canvas, Rng(0))
-                cells.append("{:.1f}, {:.2f}".format(*judge(filled.tokens_BL, sources)))
+                spread: list[float] = []
+
+                def listen(step: Step, spread: list[float] = spread) -> None:
+                    if "spread" in step.stats:
+                        spread.append(float(step.stats["spread"].nanmean()))
+
+                filled = sampler.replace(steps=steps)(Exact(mistakes), canvas, Rng(0), listen)
+                cell = "{:.1f}, {:.2f}".format(*judge(filled.tokens_BL, sources))
+                cells.append(cell + (f" ({statistics.mean(spread):.2f})" if spread else ""))
             print(f"| {name} | {steps} | {' | '.join(cells)} |", flush=True)
 
 
