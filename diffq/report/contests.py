@@ -221,12 +221,16 @@ def _front(
     if lines[0] is None or lines[1] is None or lines[0] is lines[1]:
         return []
     found = beats(frontier, lines[0], lines[1])
-    parts = [Part("hypervolume", _gap(found.volume))]
+    parts = [Part("hypervolume", _gap(found.volume, found.volume_optimism))]
     if found.gap is not None:  # without an interval, where resamples share no diversity, it is told and decides nothing
         at_equal = f"{axes[1]} at equal {axes[0]}"
-        parts.append(Part(at_equal, _gap(found.gap), counts=found.gap.low is not None))
+        parts.append(Part(at_equal, _gap(found.gap, found.optimism), counts=found.gap.low is not None))
     return parts
 
 
-def _gap(found: Difference) -> Gap:
-    return Gap(found.value, found.low, found.high)
+def _gap(found: Difference, optimism: float) -> Gap:
+    """What was found, with an interval that also holds without the optimism taken out. Where hardly a question tells
+    two fronts apart, all resamples agree, and what was taken out, an estimate itself, would decide alone."""
+    if found.low is None or found.high is None:
+        return Gap(found.value)
+    return Gap(found.value, found.low + min(0.0, optimism), found.high + max(0.0, optimism))

@@ -145,6 +145,27 @@ def test_at_equal_rows_a_front_is_held_against_all_that_is_no_dearer():
     assert points[0].an_answer("nfe_rows") == 12.0
 
 
+def test_what_one_question_decides_is_undecided():
+    """Two fronts with the same best point: chosen on the half without that question, another of IMH's is as good."""
+    rng = np.random.default_rng(0)
+    times, first = rng.poisson(1.0, B), rng.random(B) < 0.5
+
+    def missing(point, errors):
+        """Wrong in so many samples of one question of 100, and right in all others."""
+        share = errors / 32
+        halves = np.stack([100 - 2 * share * first, 100 - 2 * share * ~first])
+        once = Figure("pass_at_1", 100 - share, "pass_at_1|s:32|v:1", "higher", 99, 100, 100 - share * times, halves)
+        sure = {name: replace(f, value=100.0, draws=np.full(B, 100.0), halves=np.full((2, B), 100.0))
+                for name, f in point.figures.items()}  # fmt: skip
+        return replace(point, figures=sure | {"pass_at_1": once})
+
+    imh = [answers("imh", 99, 99, alpha=alpha, chain=4, positions="random") for alpha in (2.0, 4.0)]
+    others = [answers("random", 99, 99, temperature=t) for t in (0.25, 1.0)]
+    points = [missing(p, n) for p, n in zip([*imh, *others], (3, 1, 1, 4), strict=True)]
+    (found,) = cells(points)[FRONT_RANDOM]
+    assert found.startswith("undecided\nhypervolume: -0.")
+
+
 def test_other_readings_of_the_tempered_sampler_are_not_on_its_front():
     others = [{"proposal": "plain"}, {"within": "exact"}, {"block": 4, "lookahead": "canvas"}, {"chain": 16}]
     more = [answers("imh", 99, 99, **({"alpha": 4.0, "chain": 4, "positions": "random"} | other)) for other in others]
