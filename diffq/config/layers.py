@@ -63,7 +63,8 @@ class Layers:
         if section != "dataset" or name not in ASKED or not any(isinstance(value, str) for value in values):
             return values
         if self._verb == "sample":
-            return (list(map(str, values)),)
+            words = values if len(values) > 1 else str(values[0]).split(",")  # raw where the grammar cannot read it
+            return ([str(word).strip() for word in words],)
         said = ",".join(map(str, values))
         raise UserError(f"{name}={said}: a sweep takes lists of words here, one a point: '{name}=[{said}]'")
 

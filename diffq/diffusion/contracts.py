@@ -97,11 +97,18 @@ class Canvas:
         """Which tokens end a row, bool of their shape. Not asked where nothing does."""
         return torch.stack([tokens == end for end in self.ends]).any(0)
 
+    def ends_rows(self, tokens_BL: Tensor) -> Tensor:
+        """Where these tokens end their row, (B, L): end tokens at free positions behind all that is held. One that was
+        drawn before a keyword ends nothing: the keyword is part of the answer."""
+        held_BL = self.valid_BL & ~self.free_BL & ~self.are_ends(self.tokens_BL)
+        behind_BL = held_BL.flip(1).cumsum(1).flip(1) == 0
+        return self.are_ends(tokens_BL) & self.free_BL & behind_BL
+
     def cut_at_end(self) -> Canvas:
-        """The canvas without what follows the first end token that was written in each row, that token included."""
+        """The canvas without what follows the first token that ends each row, that token included."""
         if self.end is None:
             return self
-        ended_BL = (self.are_ends(self.tokens_BL) & self.free_BL).cumsum(1) > 0
+        ended_BL = self.ends_rows(self.tokens_BL).cumsum(1) > 0
         return self.replace(valid_BL=self.valid_BL & ~ended_BL)
 
 

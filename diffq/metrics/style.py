@@ -55,7 +55,9 @@ class Classified(PerSample):
     """How often a classifier finds samples to be of one class; `soft` takes its probabilities instead."""
 
     classifier: str | None = setting(None, "folder of a Hugging Face classifier")
-    label: str | None = setting(None, "the class that is wanted, by its name or number in the classifier's config.json")
+    label: str | int | None = setting(
+        None, "the class that is wanted, by its name or number in the classifier's config.json"
+    )
     soft: bool = setting(False, "the class' probability instead of 1 where it is the likeliest and 0 elsewhere")
 
     def needs(self) -> frozenset[str]:
@@ -65,7 +67,7 @@ class Classified(PerSample):
         reason = missing(self.kind, "classifier", self.classifier, f"a classifier of {self._what} (Hugging Face)")
         if reason or self.classifier is None:
             return reason
-        if self.label is None or class_of(self.classifier, self.label) is None:
+        if self.label is None or class_of(self.classifier, str(self.label)) is None:
             known = ", ".join(f"{name} ({number})" for number, name in labels(self.classifier).items())
             said = "none is named" if self.label is None else f"it has no class {self.label}"
             return (
@@ -83,7 +85,7 @@ class Classified(PerSample):
         return {
             "model": PurePath(where).name,
             "weights": digest_of(where),
-            "label": class_of(where, self.label) if where and self.label else "none",
+            "label": class_of(where, str(self.label)) if where and self.label is not None else "none",
             "soft": self.soft,
             "agg": "mean",
         }
@@ -91,7 +93,7 @@ class Classified(PerSample):
     def of_samples(self, sources: Sequence[str], samples: Sequence[str]) -> np.ndarray:
         assert self.classifier is not None
         assert self.label is not None
-        wanted = class_of(self.classifier, self.label)
+        wanted = class_of(self.classifier, str(self.label))
         found = logits(self.classifier, samples)
         if not self.soft:
             return (found.argmax(axis=1) == wanted).astype(np.float64)
@@ -165,11 +167,11 @@ class Joint(PerSample):
     """J: the mean over samples of STA · SIM · FL of that same sample, times 100 (ParaDetox): at most 100."""
 
     style: str | None = setting(None, "folder of the classifier of style")
-    style_label: str | None = setting(None, "the wanted class of it, by name or number")
+    style_label: str | int | None = setting(None, "the wanted class of it, by name or number")
     encoder: str | None = setting(None, "folder or hub name of the encoder that similarity is by")
     pooling: Literal["mean", "pooler"] = setting("mean", "mean of the last layer over tokens | the pooler's output")
     fluency: str | None = setting(None, "folder of the classifier of acceptable sentences")
-    fluency_label: str | None = setting(None, "the class of it that is acceptable, by name or number")
+    fluency_label: str | int | None = setting(None, "the class of it that is acceptable, by name or number")
     soft: bool = setting(False, "probabilities instead of 1 and 0 from both classifiers")
     detokenise: bool = setting(True, "take out blanks before marks before the classifier of fluency reads")
 

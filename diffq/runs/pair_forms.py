@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -90,13 +89,12 @@ class LaidOutQuestions:
         return {"prompt_ids": self.source_ids[row.source]} | ({} if held is None else {"keywords": list(held.words)})
 
     def written(self, rows: Sequence[Row], ids: Sequence[list[int]], full: bool) -> list[Written]:
-        """What stands in the room before its first end token."""
-        own = [self._ended(i[len(self.source_ids[row.source]) :]) for row, i in zip(rows, ids, strict=True)]
+        """What stands in the room, without end tokens: canvases are cut at those that end an answer, and others stand
+        before a keyword."""
+        rooms = [i[len(self.source_ids[row.source]) :][: self.room] for row, i in zip(rows, ids, strict=True)]
+        own = [[i for i in room if i != self.tokenizer.end] for room in rooms]
         texts = self.tokenizer.decode_batch(own)
         return [Written(i, text, len(i) < self.room) for i, text in zip(own, texts, strict=True)]
-
-    def _ended(self, ids: Sequence[int]) -> list[int]:
-        return list(itertools.takewhile(lambda i: i != self.tokenizer.end, ids[: self.room]))
 
     def length_name(self, config: Config) -> str:
         return f"room_{self.room}"

@@ -268,8 +268,7 @@ class Ended:
         """The rows that have ended, their masks filled with the end token; a row is told more than once."""
         end = self._canvas.end
         assert end is not None
-        written_BL = self._canvas.free_BL & ~masked_BL
-        ends_BL = written_BL & self._canvas.are_ends(self._tokens_BL)
+        ends_BL = self._canvas.ends_rows(self._tokens_BL) & ~masked_BL
         first_B = ends_BL.long().cumsum(1).clamp(max=1)  # 1 from the end token on
         over_B = first_B.any(1) & ~(masked_BL & (first_B == 0)).any(1)
         fill_BL = masked_BL & over_B[:, None]
