@@ -8,20 +8,23 @@ paper=$1 datasets=$2 results=${3:-$2}
 diffq=.venv/bin/diffq
 [ -x "$diffq" ] || diffq=diffq
 
-newest=""
+newest="" why="There is no sweep of ${datasets//,/ or } under outputs/"
 for plan in outputs/sweeps/*/plan.jsonl; do
     [ -e "$plan" ] && grep -qE "\"points/(${datasets//,/|})/" "$plan" || continue
     if [ -z "$newest" ] || [ "$plan" -nt "$newest" ]; then newest=$plan; fi
 done
 if [ -n "$newest" ] && grep -q "^contests:" "conf/paper/$paper.yaml"; then
-    exec "$diffq" report "paper=$paper"
+    # A sweep of something else puts no claim to the test: then the kept table says more.
+    verdicts=$("$diffq" report "paper=$paper" | grep -v "^- " | grep -cE "held|did not hold|undecided" || true)
+    [ "$verdicts" -eq 0 ] || exec "$diffq" report "paper=$paper"
+    newest="" why="No sweep under outputs/ puts a claim on ${datasets//,/ or } to the test"
 elif [ -n "$newest" ]; then
     echo "Measured in $(dirname "$newest"), the newest sweep of $datasets here:"
     exec "$diffq" report "$(dirname "$newest")" "paper=$paper"
 fi
 for kept in "docs/results/$results"-{gpu,cpu}/"paper-$paper.md"; do
     if [ -e "$kept" ]; then
-        echo "There is no sweep of ${datasets//,/ or } under outputs/; this is $kept (to measure it here: docs/reproduce.md)."
+        echo "$why; this is $kept (to measure it here: docs/reproduce.md)."
         echo
         exec cat "$kept"
     fi

@@ -21,8 +21,9 @@ from pathlib import Path
 from reproducing import ROOT, arguments, countable, counts, keep, keep_paper, on_gpu, run, train
 
 ROOMS = {"rocstories": 64, "paradetox": 32}
-MAUVE = "mauve_by_minilm"
 """Places for a target."""
+
+MAUVE = "mauve_by_minilm"
 
 MODELS = {
     False: {
