@@ -46,8 +46,7 @@ class Canvas:
     source_valid_BS  False where a source position is padding
     end              the token at which a row of running text ends; None where rows are full
     also_end         further tokens at which it does, beside `end`: chat models have several
-    leaves           whether a row that has ended takes no part in what is left of the sampling; False where somebody
-                     looks at what is drawn behind its end
+    leaves           whether rows that have ended leave; False where somebody looks at what is drawn behind an end
     """
 
     tokens_BL: Tensor
@@ -84,9 +83,8 @@ class Canvas:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Canvas:
         """The canvas with every tensor changed alike: `canvas.map(lambda x: x[rows])`, `canvas.map(Tensor.cuda)`."""
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        changed: dict[str, Any] = {name: change(v) for name, v in held.items() if isinstance(v, Tensor)}
-        return replace(self, **changed)
+        held: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return self.replace(**{name: change(v) for name, v in held.items() if isinstance(v, Tensor)})
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -98,18 +96,15 @@ class Canvas:
         return torch.stack([tokens == end for end in self.ends]).any(0)
 
     def ends_rows(self, tokens_BL: Tensor) -> Tensor:
-        """Where these tokens end their row, (B, L): end tokens at free positions behind all that is held. One that was
-        drawn before a keyword ends nothing: the keyword is part of the answer."""
+        """Where these tokens end their row, (B, L): at free positions behind all that is held, such as keywords."""
         held_BL = self.valid_BL & ~self.free_BL & ~self.are_ends(self.tokens_BL)
-        behind_BL = held_BL.flip(1).cumsum(1).flip(1) == 0
-        return self.are_ends(tokens_BL) & self.free_BL & behind_BL
+        return self.are_ends(tokens_BL) & self.free_BL & (held_BL.flip(1).cumsum(1).flip(1) == 0)
 
     def cut_at_end(self) -> Canvas:
         """The canvas without what follows the first token that ends each row, that token included."""
         if self.end is None:
             return self
-        ended_BL = self.ends_rows(self.tokens_BL).cumsum(1) > 0
-        return self.replace(valid_BL=self.valid_BL & ~ended_BL)
+        return self.replace(valid_BL=self.valid_BL & (self.ends_rows(self.tokens_BL).cumsum(1) == 0))
 
 
 def row_id(source: int, sample: int) -> int:

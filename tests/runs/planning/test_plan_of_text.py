@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +88,19 @@ def test_what_a_learnt_score_decides_is_not_called_exact(told: Any) -> None:
 
 
 def test_of_many_batches_some_are_run_dry_and_few_where_the_network_decides(
-    place: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """100 batches of four rows."""
+    """100 batches of four rows, where nothing was sampled before."""
     from diffq.runs.planning import forecast
 
+    shutil.copytree(Path(place[-1].partition("=")[2], "train"), tmp_path / "train")
     ran = []
     trace = forecast.trace_canvas
     monkeypatch.setattr(forecast, "trace_canvas", lambda *args: ran.append(args) or trace(*args))
     for sampler, most in (("random", 32), ("imh", 6)):
         ran.clear()
         words = ["model=mdlm_tiny", f"sampler={sampler}", "num_samples=400", "batch_tokens=96", "--plan", "--json"]
-        assert main(["sweep", *place, *SIZES, *words]) == 0
+        assert main(["sweep", *place[:-1], f"outputs={tmp_path}", *SIZES, *words]) == 0
         assert most // 2 < len(ran) <= most
         (point,) = json.loads(capsys.readouterr().out)["points"]
         assert point["whole"]["nfe_rows"] >= 400 * 24
