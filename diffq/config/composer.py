@@ -213,7 +213,8 @@ class Composer:
         left_out = []
         for name in names:
             member = self._member("metric", name, {f"metric.{k}": v for k, v in _changes(changes, name).items()})
-            reason = unfed(name, member, dataset) if values.get("metric") is not None else ""
+            by_chance = name not in chosen and "other_keywords" in member.needs()  # a null that one's own words lack
+            reason = unfed(name, member, dataset) if values.get("metric") is not None and not by_chance else ""
             more = unfed(name, member, dataset) or unready(name, member, samples, dataset, sources, self._reads)
             if reason or (more and name in chosen):
                 raise UserError(reason or more)

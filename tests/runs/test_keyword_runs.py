@@ -93,6 +93,17 @@ def test_a_sweep_takes_keywords_apart_at_commas(outputs: Path, capsys: pytest.Ca
     assert all(len(task.points) == 2 for task in tasks)
 
 
+def test_the_suite_does_without_its_null_where_all_are_asked_for_the_same_words(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(outputs, *WORDS, "keywords=[1:rare]", "metric=keywords") == 0
+    assert "words of your own are asked of all alike" in capsys.readouterr().err
+    (scores,) = [json.loads(p.read_text()) for p in outputs.glob("points/**/metrics.json")]
+    names = {score["name"] for score in scores.values()}
+    assert "keyword_coverage" in names
+    assert "keyword_coverage_null" not in names
+
+
 def test_the_flag_works_for_points(outputs: Path) -> None:
     said = ["sample", f"outputs={outputs}", *WORDS, "num_samples=1", "num_sources=5", "--json"]
     assert main([*said, "--keywords", "1:rare"]) == 0
