@@ -48,7 +48,7 @@ class AnswerSettings(DatasetSettings):
     written_by: ClassVar[Literal["pairs", "text"]] = "text"
     graded: ClassVar[bool] = True
 
-    path: str | None = setting(None, "the file, or a folder with a file for each split", since="0.1")
+    path: str | None = setting(None, "the file, or a folder with a file for each split", in_key=False)
     kept: str | None = setting(None, "the file or folder below $DIFFQ_DATA in which it is looked for", in_key=False)
     hub: str | None = setting(None, "a Hugging Face `datasets` name, used where no file is found", in_key=False)
     hub_config: str | None = setting(None, "the hub data set's configuration, if it has several", in_key=False)

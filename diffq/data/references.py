@@ -108,7 +108,7 @@ class References(PairSettings):
     """Pairs whose sources have several right targets: looked for in `path`, then $DIFFQ_DATA/KEPT, then on the hub."""
 
     path: str | None = setting(
-        None, "a folder with train and perhaps valid and test files, or one file that is split by hash", since="0.1"
+        None, "a folder with train and perhaps valid and test files, or one file that is split by hash", in_key=False
     )
     kept: str = setting(help="the file or folder below $DIFFQ_DATA in which it is looked for", in_key=False)
     hub: str | None = setting(None, "a Hugging Face `datasets` name, used where no file is found", in_key=False)

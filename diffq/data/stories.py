@@ -119,7 +119,7 @@ class Stories(PairSettings):
     """Stories of five sentences: the first are given, the rest is written."""
 
     path: str | None = setting(
-        None, "a folder with train, valid and test files, or one file, cut 80 : 10 : 10 in order", since="0.1"
+        None, "a folder with train, valid and test files, or one file, cut 80 : 10 : 10 in order", in_key=False
     )
     kept: str = setting("rocstories", "the folder below $DIFFQ_DATA in which it is looked for", in_key=False)
     alone: str = setting(

@@ -100,9 +100,12 @@ def training_key(config: Config) -> dict[str, Any]:
     end: dict[str, Any] = {}
     if trainer.schedule != "constant":
         end = {"max_minutes": trainer.max_minutes} if trainer.max_steps is None else {"max_steps": trainer.max_steps}
+    data, path = key_fields(config.dataset), getattr(config.dataset, "path", None)
+    if path is not None and "path" not in config.dataset.not_learnt:
+        data["path"] = str(path)  # a point's key has the digest of its sources instead; here nothing is read yet
     return {
         "model": key_fields(config.model),
-        "dataset": key_fields(config.dataset),
+        "dataset": data,
         "trainer": key_fields(trainer),
         "end": end,
         "seed": config.seed,

@@ -105,6 +105,15 @@ def test_the_name_follows_what_determines_the_weights(tmp_path):
     assert constant[0] == constant[1] != base
 
 
+@pytest.mark.parametrize(
+    "words", [("dataset=rocstories", "model=eags_tiny"), ("dataset=paradetox", "model=eags_tiny"),
+              ("dataset=gsm8k", "model=mdlm_tiny")],
+)  # fmt: skip
+def test_another_file_is_another_training(words):
+    named = [[], ["dataset.path=a.jsonl"], ["dataset.path=b.jsonl"]]
+    assert len({verb.training_folder(compose([*words, *more], verb="train")) for more in named}) == 3
+
+
 def test_initial_weights_follow_the_seed_alone(tmp_path):
     found = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
