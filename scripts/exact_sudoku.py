@@ -6,7 +6,8 @@ The questions, seeds and samplers are those of `experiment=reasoning_sudoku`; in
 conditionals of the 288 grids, mixed with a share ε of the uniform law at every cell, and the uniform law alone where no
 grid is left. What a trained model loses beside ε = 0 is its own; what a sampler loses there is the sampler's. Prints a
 table in Markdown: Pass@1 in percent and the mean number of distinct right answers, by ε and steps, and of IMH the mean
-deviation of log w, in nats, between the candidates of a round.
+deviation of log w, in nats, between the candidates of a round. Before it stands how many cells that are undecided low
+confidence draws at once.
 
 Shape suffixes: B rows, L cells, K asked cells, V digits, G grids.
 """
@@ -104,11 +105,35 @@ def judge(tokens_BL: Tensor, sources: list[str]) -> tuple[float, float]:
     return 100 * right / len(tokens_BL), distinct / len(sources)
 
 
+def together(canvas: Canvas, steps: int) -> dict[int, float]:
+    """In how many of the steps of low confidence that draw an undecided cell so many of them are drawn at once, in
+    percent. Right grids alone count, up to the step that makes them wrong."""
+    exact, counts = Exact(0.0), dict.fromkeys(range(1, 17), 0)
+    session, before_BL = exact.open(canvas), torch.where(canvas.free_BL, MASK, canvas.tokens_BL)
+
+    def listen(step: Step) -> None:
+        nonlocal before_BL
+        after_BL = step.draft()
+        chance_BL = session.run(before_BL, step.time_B).exp().amax(-1)
+        solvable_B1 = (chance_BL == 1).any(1, keepdim=True)  # a given cell is sure while a grid is left
+        drawn_BL = (before_BL == MASK) & (after_BL != MASK) & (chance_BL < 1) & solvable_B1
+        for number in drawn_BL.sum(1).tolist():
+            if number:
+                counts[number] += 1
+        before_BL = after_BL
+
+    LowConfidence(steps=steps)(exact, canvas, Rng(0), listen)
+    return {number: 100 * count / sum(counts.values()) for number, count in counts.items() if count}
+
+
 def main() -> None:
     examples = compose(["dataset=sudoku"]).dataset.open().split("test")[:QUESTIONS]
     sources = [example.source for example in examples]
     canvas = canvas_of(sources)
-    print("| sampler | steps | " + " | ".join(f"ε = {mistakes:g}" for mistakes in MISTAKES) + " |")
+    for steps in STEPS:
+        said = ", ".join(f"{number}: {share:.0f} %" for number, share in together(canvas, steps).items())
+        print(f"low confidence, {steps} steps, undecided cells drawn at once: {said}")
+    print("\n| sampler | steps | " + " | ".join(f"ε = {mistakes:g}" for mistakes in MISTAKES) + " |")
     print("|---|---|" + "---|" * len(MISTAKES))
     for steps in STEPS:
         for name, sampler in SAMPLERS.items():
