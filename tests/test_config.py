@@ -337,3 +337,15 @@ def test_a_folder_of_ones_own_is_found_after_a_launcher_has_put_back_hydras_regi
     before = compose(["experiment=mine"], config_dirs=[user_dir])
     Singleton._instances.pop(Plugins, None)
     assert compose(["experiment=mine"], config_dirs=[user_dir]) == before
+
+
+@pytest.mark.parametrize("said", ["café,boat", "don't,boat", "日本,boat", "storm,boat", "[storm,boat]"])
+def test_keywords_of_a_sample_are_taken_apart_at_commas_in_any_script(said: str) -> None:
+    config = compose(["dataset=paradetox", "model=mdlm_tiny", f"keywords={said}"], verb="sample")
+    assert list(config.dataset.keywords) == said.strip("[]").split(",")
+
+
+def test_a_class_is_named_by_its_number_too() -> None:
+    from diffq.metrics.style import StyleAccuracy
+
+    assert StyleAccuracy(classifier="folder", label=0).label == 0

@@ -128,7 +128,7 @@ def test_style_accuracy_and_fluency(folders, soft):
     sta = StyleAccuracy(classifier=folders["style"], label="toxic", soft=soft)
     expected = [share(folders["style"], t, 1) if t else 0 for _, t in FLAT]
     np.testing.assert_allclose(sta(GIVEN).per_source[:, 0], by_source(expected), atol=1e-4)
-    other = StyleAccuracy(classifier=folders["style"], label="0", soft=soft)(GIVEN)
+    other = StyleAccuracy(classifier=folders["style"], label=0, soft=soft)(GIVEN)
     assert sta(GIVEN).value + other.value == pytest.approx(100 * 5 / 6), "the classes share all samples but the empty"
     assert f"|weights:{digest_of(folders['style'])}|label:1|soft:{'yes' if soft else 'no'}|" in sta.signature(GIVEN)
     joined = {"you are wrong .": "you are wrong.", "this is not good , no ?": "this is not good, no?",
