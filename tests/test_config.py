@@ -345,7 +345,8 @@ def test_keywords_of_a_sample_are_taken_apart_at_commas_in_any_script(said: str)
     assert list(config.dataset.keywords) == said.strip("[]").split(",")
 
 
-def test_a_class_is_named_by_its_number_too() -> None:
-    from diffq.metrics.style import StyleAccuracy
-
-    assert StyleAccuracy(classifier="folder", label=0).label == 0
+@pytest.mark.parametrize(("label", "said"), [("0", "is no folder"), ("[1]", "must be text or a whole number")])
+def test_a_class_is_named_by_its_number_too(label: str, said: str) -> None:
+    asked = ["metric=sta", "metric.sta.classifier=/nowhere", f"metric.sta.label={label}"]
+    with pytest.raises(UserError, match=said):
+        compose(["dataset=paradetox", "model=mdlm_tiny", *asked], verb="score")
