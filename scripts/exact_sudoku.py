@@ -15,6 +15,7 @@ Shape suffixes: B rows, L cells, K asked cells, V digits, G grids.
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ def judge(tokens_BL: Tensor, sources: list[str]) -> tuple[float, float]:
 def together(canvas: Canvas, steps: int) -> dict[int, float]:
     """In how many of the steps of low confidence that draw an undecided cell so many of them are drawn at once, in
     percent. Right grids alone count, up to the step that makes them wrong."""
-    exact, counts = Exact(0.0), dict.fromkeys(range(1, 17), 0)
+    exact, counts = Exact(0.0), Counter[int]()
     session, before_BL = exact.open(canvas), torch.where(canvas.free_BL, MASK, canvas.tokens_BL)
 
     def listen(step: Step) -> None:
@@ -117,13 +118,24 @@ def together(canvas: Canvas, steps: int) -> dict[int, float]:
         chance_BL = session.run(before_BL, step.time_B).exp().amax(-1)
         solvable_B1 = (chance_BL == 1).any(1, keepdim=True)  # a given cell is sure while a grid is left
         drawn_BL = (before_BL == MASK) & (after_BL != MASK) & (chance_BL < 1) & solvable_B1
-        for number in drawn_BL.sum(1).tolist():
-            if number:
-                counts[number] += 1
+        counts.update(number for number in drawn_BL.sum(1).tolist() if number)
         before_BL = after_BL
 
     LowConfidence(steps=steps)(exact, canvas, Rng(0), listen)
-    return {number: 100 * count / sum(counts.values()) for number, count in counts.items() if count}
+    return {number: 100 * count / counts.total() for number, count in sorted(counts.items())}
+
+
+def cell(sampler: Any, mistakes: float, canvas: Canvas, sources: list[str]) -> str:
+    """What a sampler does: `96.0, 4.23`, and of IMH ` (2.88)`."""
+    spread: list[float] = []
+
+    def listen(step: Step) -> None:
+        if "spread" in step.stats:
+            spread.append(float(step.stats["spread"].nanmean()))
+
+    filled = sampler(Exact(mistakes), canvas, Rng(0), listen)
+    said = "{:.1f}, {:.2f}".format(*judge(filled.tokens_BL, sources))
+    return said + (f" ({statistics.mean(spread):.2f})" if spread else "")
 
 
 def main() -> None:
@@ -137,17 +149,7 @@ def main() -> None:
     print("|---|---|" + "---|" * len(MISTAKES))
     for steps in STEPS:
         for name, sampler in SAMPLERS.items():
-            cells = []
-            for mistakes in MISTAKES:
-                spread: list[float] = []
-
-                def listen(step: Step, spread: list[float] = spread) -> None:
-                    if "spread" in step.stats:
-                        spread.append(float(step.stats["spread"].nanmean()))
-
-                filled = sampler.replace(steps=steps)(Exact(mistakes), canvas, Rng(0), listen)
-                cell = "{:.1f}, {:.2f}".format(*judge(filled.tokens_BL, sources))
-                cells.append(cell + (f" ({statistics.mean(spread):.2f})" if spread else ""))
+            cells = [cell(sampler.replace(steps=steps), mistakes, canvas, sources) for mistakes in MISTAKES]
             print(f"| {name} | {steps} | {' | '.join(cells)} |", flush=True)
 
 

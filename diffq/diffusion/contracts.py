@@ -44,8 +44,7 @@ class Canvas:
     row_B            the 64-bit row id that keys every draw of a row (see `row_id`)
     source_BS        the source beside the canvas, for sequence-to-sequence models
     source_valid_BS  False where a source position is padding
-    end              the token at which a row of running text ends; None where rows are full
-    also_end         further tokens at which it does, beside `end`: chat models have several
+    end, also_end    the token at which a row of running text ends, None where rows are full; and others that end it
     leaves           whether rows that have ended leave; False where somebody looks at what is drawn behind an end
     """
 
@@ -83,8 +82,8 @@ class Canvas:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Canvas:
         """The canvas with every tensor changed alike: `canvas.map(lambda x: x[rows])`, `canvas.map(Tensor.cuda)`."""
-        held: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return self.replace(**{name: change(v) for name, v in held.items() if isinstance(v, Tensor)})
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return self.replace(**{name: change(v) for name, v in values if isinstance(v, Tensor)})
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -95,16 +94,17 @@ class Canvas:
         """Which tokens end a row, bool of their shape. Not asked where nothing does."""
         return torch.stack([tokens == end for end in self.ends]).any(0)
 
-    def ends_rows(self, tokens_BL: Tensor) -> Tensor:
-        """Where these tokens end their row, (B, L): at free positions behind all that is held, such as keywords."""
+    def may_end(self) -> Tensor:
+        """Where an end token ends its row, (B, L): at free positions behind all that is held, such as keywords."""
         held_BL = self.valid_BL & ~self.free_BL & ~self.are_ends(self.tokens_BL)
-        return self.are_ends(tokens_BL) & self.free_BL & (held_BL.flip(1).cumsum(1).flip(1) == 0)
+        return self.free_BL & (held_BL.flip(1).cumsum(1).flip(1) == 0)
 
     def cut_at_end(self) -> Canvas:
         """The canvas without what follows the first token that ends each row, that token included."""
         if self.end is None:
             return self
-        return self.replace(valid_BL=self.valid_BL & (self.ends_rows(self.tokens_BL).cumsum(1) == 0))
+        ended_BL = (self.are_ends(self.tokens_BL) & self.may_end()).cumsum(1) > 0
+        return self.replace(valid_BL=self.valid_BL & ~ended_BL)
 
 
 def row_id(source: int, sample: int) -> int:

@@ -84,9 +84,10 @@ def _dearest(points: Sequence[ReportPoint]) -> list[ReportPoint]:
 def _shown(points: Sequence[ReportPoint], best_of: Sequence[ReportPoint] = ()) -> tuple[ReportPoint, ...]:
     """The plainest of each sampler's points, and where that is another one the best of these, or of `best_of`."""
     chosen = []
-    for sampler in dict.fromkeys(point.sampler for point in best_of or points):
-        plain = min((p for p in points if p.sampler == sampler), key=lambda point: (len(point.changed), point.key))
-        best = max((p for p in best_of or points if p.sampler == sampler), key=lambda point: curve_of(point)[0][1])
+    for sampler in dict.fromkeys(point.sampler for point in points):
+        mine, among = ([p for p in of if p.sampler == sampler] for of in (points, best_of or points))
+        plain = min(mine, key=lambda point: (len(point.changed), point.key))
+        best = max(among, key=lambda point: curve_of(point)[0][1])
         chosen += [plain] if best is plain else [plain, best]
     return tuple(chosen)
 

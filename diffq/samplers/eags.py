@@ -140,13 +140,13 @@ class EAGS(Ranking):
 
     def _anywhere(self, session: Any, canvas: Canvas, tokens_BL: Tensor, rng: Rng, on_step: OnStep | None) -> None:
         """update=any: `steps` passes over canvases of masks, tokens_BL, which are written in place."""
-        free = canvas.free_BL.sum(1)
-        free_B1, row_B = free[:, None], torch.arange(len(tokens_BL), device=canvas.device)
-        at_BK, slots = first_in_order(canvas.free_BL, tuple(free.tolist()))
-        meant_BK = real(slots, at_BK)
-        masked_BK = meant_BK.clone()
+        free_B, row_B = canvas.free_BL.sum(1), torch.arange(len(tokens_BL), device=canvas.device)
+        quota_B1 = ((free_B + self.steps - 1) // self.steps)[:, None]
+        at_BK, slots = first_in_order(canvas.free_BL, tuple(free_B.tolist()))
+        masked_BK = meant_BK = real(slots, at_BK)
+        share_B = masked_BK.sum(1) / free_B.double()
         for step in range(self.steps):
-            hidden = session.run(tokens_BL, masked_BK.sum(1) / free_B1[:, 0].double(), at_BK)
+            hidden = session.run(tokens_BL, share_B, at_BK)
             visit_B = torch.full_like(row_B, step)
             sight = Sight(self, session, hidden, canvas, rng, row_B, at_BK, slots, visit_B)
             order_BL = self.places(canvas, rng, step)
@@ -155,19 +155,19 @@ class EAGS(Ranking):
             else:
                 merit_N, (token_N,) = -order_BL.gather(1, at_BK).flatten()[slots], sight.read(self.token(sight.key_N))
             place_BK = of_slots(merit_N, slots, at_BK).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-            write_BK = meant_BK & (place_BK < (free_B1 + self.steps - 1) // self.steps)
+            write_BK = meant_BK & (place_BK < quota_B1)
             if step == self.steps - 1:
                 write_BK = write_BK | masked_BK
             before_BK = tokens_BL.gather(1, at_BK)
             token_BK = before_BK.clone()
             token_BK.view(-1)[slots] = token_N
-            if on_step is not None:
-                filled_BL = tokens_BL.scatter(1, at_BK, torch.where(masked_BK | write_BK, token_BK, before_BK))
-            tokens_BL.scatter_(1, at_BK, torch.where(write_BK, token_BK, before_BK))
+            after_BK = torch.where(write_BK, token_BK, before_BK)
+            tokens_BL.scatter_(1, at_BK, after_BK)
             masked_BK = masked_BK & ~write_BK
+            share_B = masked_BK.sum(1) / free_B.double()
             if on_step is not None:
-                left_B = masked_BK.sum(1) / free_B1[:, 0].double()
-                on_step(Step(step, self.steps, left_B, canvas, tokens_BL.clone, filled=filled_BL.clone))
+                filled_BL = tokens_BL.scatter(1, at_BK, torch.where(masked_BK, token_BK, after_BK))
+                on_step(Step(step, self.steps, share_B, canvas, tokens_BL.clone, filled=filled_BL.clone))
 
 
 def _in_all(on_step: OnStep, passes: int) -> OnStep:

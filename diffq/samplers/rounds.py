@@ -257,6 +257,7 @@ class Ended:
 
     def __init__(self, canvas: Canvas, tokens_BL: Tensor):
         self._canvas, self._tokens_BL = canvas, tokens_BL
+        self._may_end_BL = None if canvas.end is None else canvas.may_end()
         self._gpu = tokens_BL.is_cuda
 
     def due(self, e: int) -> bool:
@@ -266,9 +267,10 @@ class Ended:
 
     def look(self, masked_BL: Tensor) -> list[int]:
         """The rows that have ended, their masks filled with the end token; a row is told more than once."""
-        end = self._canvas.end
+        end, may_end_BL = self._canvas.end, self._may_end_BL
         assert end is not None
-        ends_BL = self._canvas.ends_rows(self._tokens_BL) & ~masked_BL
+        assert may_end_BL is not None
+        ends_BL = self._canvas.are_ends(self._tokens_BL) & may_end_BL & ~masked_BL
         first_B = ends_BL.long().cumsum(1).clamp(max=1)  # 1 from the end token on
         over_B = first_B.any(1) & ~(masked_BL & (first_B == 0)).any(1)
         fill_BL = masked_BL & over_B[:, None]

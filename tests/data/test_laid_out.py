@@ -101,7 +101,7 @@ def test_an_answer_ends_behind_its_keywords():
     canvas = laid_out_canvas([Row(0, 0, 0)], {0: tokenizer.encode_source("w0")}, ROOM, tokenizer, {0: {2: 9}})
     first = int(canvas.free_BL[0].nonzero()[0])
     full = torch.where(canvas.free_BL, tokenizer.end, canvas.tokens_BL)
-    assert canvas.ends_rows(full)[0].nonzero().squeeze(1).tolist() == [first + 3]
+    assert (canvas.are_ends(full) & canvas.may_end())[0].nonzero().squeeze(1).tolist() == [first + 3]
     assert int(canvas.replace(tokens_BL=full).cut_at_end().valid_BL.sum()) == first + 3
     full[0, first + 3] = 5
     assert bool(canvas.replace(tokens_BL=full).cut_at_end().valid_BL.all())

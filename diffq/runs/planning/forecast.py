@@ -190,14 +190,16 @@ class Benches:
             every = -(-len(batches) // (_MOST_STEERED if dry(0).steered else _MOST_DRY))
         traces = [dry(at) for at in range(0, len(batches), every)]
         counts = [text_counts(trace, network, gpu) for trace in traces]
-        share = [len(batch.rows) / len(batches[at - at % every].rows) for at, batch in enumerate(batches)]
         sure = every == 1 and not any(trace.steered for trace in traces) and not ends_by_itself(config)
         held = None
         if network is not None:
             widest = max(range(len(batches)), key=lambda at: batches[at].rows[-1].length)  # prompts differ
             held = held_by_text(dry(widest), batches[widest].rows[-1].length, network, config.dtype, gpu)
-        of_all = tuple(_scaled(counts[at // every], share[at]) for at in range(len(batches)))
-        return Forecast(tuple(batches), of_all, sure, held, disk)
+        of_all = [
+            _scaled(counts[at // every], len(batch.rows) / len(batches[at - at % every].rows))
+            for at, batch in enumerate(batches)
+        ]
+        return Forecast(tuple(batches), tuple(of_all), sure, held, disk)
 
     def _ending_counts(
         self, config: Config, bench: Workbench, batches: Sequence[Batch], expected: Lengths, whole: bool
