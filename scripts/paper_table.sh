@@ -15,8 +15,10 @@ for plan in outputs/sweeps/*/plan.jsonl; do
 done
 if [ -n "$newest" ] && grep -q "^contests:" "conf/paper/$paper.yaml"; then
     # A sweep of something else puts no claim to the test: then the kept table says more.
-    verdicts=$("$diffq" report "paper=$paper" | grep -v "^- " | grep -cE "held|did not hold|undecided" || true)
-    [ "$verdicts" -eq 0 ] || exec "$diffq" report "paper=$paper"
+    table=$("$diffq" report "paper=$paper")
+    if grep -v "^- " <<<"$table" | grep -qE "held|did not hold|undecided"; then
+        exec cat <<<"$table"
+    fi
     why="No sweep under outputs/ puts a claim on ${datasets//,/ or } to the test"
 elif [ -n "$newest" ]; then
     echo "Measured in $(dirname "$newest"), the newest sweep of $datasets here:"

@@ -213,15 +213,16 @@ class Composer:
         left_out = []
         for name in names:
             member = self._member("metric", name, {f"metric.{k}": v for k, v in _changes(changes, name).items()})
-            by_chance = name not in chosen and "other_keywords" in member.needs()  # a null that one's own words lack
-            reason = unfed(name, member, dataset) if values.get("metric") is not None and not by_chance else ""
-            more = unfed(name, member, dataset) or unready(name, member, samples, dataset, sources, self._reads)
-            if reason or (more and name in chosen):
-                raise UserError(reason or more)
-            if more and member.quiet and samples < member.least_samples():
+            reason = unfed(name, member, dataset)
+            if reason and values.get("metric") is not None and not member.is_null:
+                raise UserError(reason)
+            reason = reason or unready(name, member, samples, dataset, sources, self._reads)
+            if reason and name in chosen:
+                raise UserError(reason)
+            if reason and member.quiet and samples < member.least_samples():
                 continue
-            if more:
-                left_out.append(more)
+            if reason:
+                left_out.append(reason)
             else:
                 kept[name] = member
         for axis, kind in (("x", "diversity"), ("y", "quality")):

@@ -137,9 +137,7 @@ class Metric(Settings, ABC):
 
     direction: ClassVar[Direction] = "none"
     axis: ClassVar[Literal["quality", "diversity", "cost"]] = "quality"
-    companions: ClassVar[
-        tuple[str, ...]
-    ] = ()  # YAML names of metrics without which it misleads: they always go with it
+    companions: ClassVar[tuple[str, ...]] = ()  # YAML names of metrics that always go with it: it misleads alone
     costly: ClassVar[bool] = False  # True: minutes for a thousand texts, so null lines have it on an axis alone
     quiet: ClassVar[bool] = False  # True: left out of a suite without a word where there are too few samples
     version: ClassVar[int] = 1  # raised whenever a definition changes, so that old and new values never meet
@@ -167,6 +165,11 @@ class Metric(Settings, ABC):
         'real' (texts that running text is held against), 'ids' (tokens), 'verdicts' (answers that can be checked),
         'keywords' (words that answers were asked to hold), 'other_keywords' (not the same of every source)."""
         return frozenset({"references"})
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it is what chance alone gives another metric, so that a suite says something without it."""
+        return False
 
     def least_samples(self) -> int:
         """The fewest samples a source with which the metric is defined."""

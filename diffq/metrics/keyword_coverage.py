@@ -51,11 +51,15 @@ class KeywordCoverage(Metric):
     def name(self) -> str:
         return "keyword_coverage" if self.of == "own" else "keyword_coverage_null"
 
+    @property
+    def is_null(self) -> bool:
+        return self.of == "next"
+
     def parts(self, answers: Answers) -> Mapping[str, Any]:
         return {"of": self.of, "case": "fold", "agg": "share"}
 
     def needs(self) -> frozenset[str]:
-        return frozenset({"keywords"} if self.of == "own" else {"keywords", "other_keywords"})
+        return frozenset({"keywords", "other_keywords"} if self.is_null else {"keywords"})
 
     def __call__(self, answers: Answers) -> Score:
         asked = answers.keywords

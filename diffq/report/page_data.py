@@ -12,6 +12,7 @@ from typing import Any
 from diffq.report.frontier import Frontier
 from diffq.report.plot import MARKERS, colour_of, marker_of, readable, subtitle
 from diffq.report.points import Line, ReportPoint, short_dials, varying_dials
+from diffq.report.scales import FAR, is_ratio
 from diffq.report.tables import ReportTable, frontier_rows, table, to_csv, to_latex, to_markdown
 from diffq.store.identity import show_value
 
@@ -52,16 +53,18 @@ def page_data(
         "subtitle": subtitle(frontier),
         "x": frontier.x,
         "y": frontier.y,
-        "metrics": [_metric(frontier, name, figures[name]) for name in figures]
-        + [
-            {"name": name, "label": label, "sign": -1, "cost": True, "signature": "", "help": "less is better"}
-            for name, (label, value) in COSTS.items()
-            if any(value(point) is not None for point in frontier.points)
-        ]
-        + [
-            {"name": f"record:{name}", "label": f"{readable(name)} (said by the sampler)", "sign": 0, "cost": False}
-            | {"signature": "", "help": "neither is better"}
-            for name in dict.fromkeys(name for point in frontier.points for name in point.records)
+        "far": FAR,
+        "metrics": [
+            *(_metric(frontier, name, figures[name]) for name in figures),
+            *(
+                _axis(name, label, -1, "less is better", cost=True)
+                for name, (label, value) in COSTS.items()
+                if any(value(point) is not None for point in frontier.points)
+            ),
+            *(
+                _axis(f"record:{name}", f"{readable(name)} (said by the sampler)", 0, "neither is better")
+                for name in dict.fromkeys(name for point in frontier.points for name in point.records)
+            ),
         ],
         "lines": lines,
         "points": points,
@@ -93,11 +96,17 @@ def _metric(frontier: Frontier, name: str, signature: str) -> dict[str, Any]:
     figure = next(p.figures[name] for p in frontier.points if name in p.figures)
     sign = {"higher": 1, "lower": -1}.get(figure.direction, 0)
     said = {1: "higher is better", -1: "lower is better", 0: "neither is better"}[sign]
+    return _axis(name, readable(name), sign, said, signature)
+
+
+def _axis(name: str, label: str, sign: int, said: str, signature: str = "", *, cost: bool = False) -> dict[str, Any]:
+    """What may stand on an axis. sign: +1 where more is better, −1 where less is, 0 where neither; said: so in words"""
     return {
         "name": name,
-        "label": readable(name),
+        "label": label,
         "sign": sign,
-        "cost": False,
+        "cost": cost,
+        "ratio": is_ratio(name),
         "signature": signature,
         "help": said,
     }

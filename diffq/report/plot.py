@@ -19,6 +19,7 @@ import numpy as np
 from diffq.report.frontier import Frontier
 from diffq.report.labels import Placed, Placer
 from diffq.report.points import RUNNING, SHORT, Line, ReportPoint, short_dials
+from diffq.report.scales import is_logarithmic
 from diffq.store.files import write_atomic
 
 # Okabe & Ito (2008), told apart by people with any colour blindness, in an order of falling contrast with white.
@@ -47,7 +48,7 @@ def marker_of(number: int) -> str:
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
-_LABEL = 7.4
+_LABEL, _LEGEND = 7.4, 8.5  # points
 
 
 @dataclass
@@ -96,7 +97,8 @@ def draw(frontier: Frontier) -> Drawn:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = math.ceil((len(frontier.lines) + 1) / 3)
+    columns = _columns([line.label for line in frontier.lines])
+    rows = math.ceil((len(frontier.lines) + 1) / columns)
     legend, head = 0.185 * rows + 0.16, 0.62
     height = 4.3 + legend + head
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
@@ -104,29 +106,53 @@ def draw(frontier: Frontier) -> Drawn:
     bottom = (legend + 0.55) / height
     axes = figure.add_axes((0.105, bottom, 0.87, 1 - head / height - bottom))
     _frame(frontier, figure, axes, height)
+    taken: Any = axes.yaxis.get_tightbbox(canvas.get_renderer())
+    if (over := 3 - float(taken.x0)) > 0:  # long figures at the ticks, in pixels
+        left = 0.105 + over / (DPI * WIDTH)
+        axes.set_position((left, bottom, 0.975 - left, 1 - head / height - bottom))
     handles = [_draw_line(frontier, axes, line, at) for at, line in enumerate(frontier.lines)]
     handles.append(_draw_front(frontier, axes))
     figure.legend(
-        handles=handles, loc="lower center", ncols=min(3, len(handles)), frameon=False, fontsize=8.5,
-        handlelength=2.2, columnspacing=1.4, labelspacing=0.35, bbox_to_anchor=(0.5, 0.0), borderaxespad=0.1,
+        handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=_LEGEND,
+        handlelength=2.2, handletextpad=0.8, columnspacing=1.4, labelspacing=0.35, bbox_to_anchor=(0.5, 0.0),
+        borderaxespad=0.1,
     )  # fmt: skip
     figure.text(0.5, (legend + 0.03) / height, _key(frontier), ha="center", va="bottom", fontsize=7, color=QUIET)
     canvas.draw()
     return _label(frontier, figure, axes)
 
 
+def _columns(labels: Sequence[str]) -> int:
+    """Of how many columns a legend of these lines and the front is, for it to fit into the picture: 3 at most."""
+    column = max(_width(label, _LEGEND) for label in [*labels, "Pareto front"]) + (2.2 + 0.8) * _LEGEND
+    fit = int((72 * WIDTH + 1.4 * _LEGEND) / (column + 1.4 * _LEGEND))
+    return max(1, min(3, fit, len(labels) + 1))
+
+
+def _width(text: str, size: float) -> float:
+    """In points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family=STYLE["font.family"], size=size)
+    return float(TextPath((0, 0), text, prop=font).get_extents().width)
+
+
 def _frame(frontier: Frontier, figure: Any, axes: Any, height: float) -> None:
     """Limits, axes, title, and the corner that is better."""
     plain(axes)
-    for column, name, limits, label in (
-        (0, frontier.x, axes.set_xlim, axes.set_xlabel),
-        (1, frontier.y, axes.set_ylim, axes.set_ylabel),
-    ):
-        low, high = _limits(frontier, name)
-        less = frontier.signs[column] < 0
-        limits(high, low) if less else limits(low, high)
-        what = ("diversity", "quality")[column]
-        label(f"{readable(name)}  ({what}; {'lower is better, axis reversed' if less else 'higher is better'})")
+    for column, side in enumerate("xy"):
+        name, less = (frontier.x, frontier.y)[column], frontier.signs[column] < 0
+        low, high, logarithmic = _limits(frontier, name)
+        if logarithmic:
+            _logarithmic(axes, side)
+        axes.set(**{f"{side}lim": (high, low) if less else (low, high)})
+        kind = (", log axis" if logarithmic else ", axis" if less else "") + (" reversed" if less else "")
+        said = f"{('diversity', 'quality')[column]}; {'lower' if less else 'higher'} is better{kind}"
+        text = f"{readable(name)}  ({said})"
+        room = (axes.get_position().width * WIDTH, axes.get_position().height * height)[column]
+        axes.set(**{f"{side}label": text})
+        getattr(axes, f"{side}axis").label.set_size(min(9.5, 9.5 * 72 * room / _width(text, 9.5)))
     first = frontier.points[0]
     models = ", ".join(dict.fromkeys(point.model for point in frontier.points))
     figure.text(0.105, 1 - 0.12 / height, f"{first.dataset} · {models}", fontsize=11.5, weight="bold", va="top")
@@ -155,15 +181,30 @@ def readable(name: str) -> str:
     return known.get(name, name.replace("_", " "))
 
 
-def _limits(frontier: Frontier, name: str) -> tuple[float, float]:
+def _logarithmic(axes: Any, side: str) -> None:
+    """Makes an axis logarithmic, with its figures written out at 1, 2 and 5 times powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set(**{f"{side}scale": "log"})
+    axis = getattr(axes, f"{side}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _limits(frontier: Frontier, name: str) -> tuple[float, float, bool]:
+    """The ends of an axis, a little beyond its figures and their intervals, and whether it is logarithmic."""
     lows, highs = [], []
     for point in frontier.points:
         figure = point.figures[name]
         lows.append(figure.value if figure.low is None else figure.low)
         highs.append(figure.value if figure.high is None else figure.high)
     low, high = min(lows), max(highs)
+    if is_logarithmic(name, low, high):
+        margin = (high / low) ** 0.09
+        return low / margin, high * margin, True
     margin = 0.09 * (high - low) or 1.0
-    return low - margin, high + margin
+    return low - margin, high + margin, False
 
 
 def _draw_line(frontier: Frontier, axes: Any, line: Line, at: int) -> Any:

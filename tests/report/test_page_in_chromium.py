@@ -4,12 +4,14 @@ fetched, and it opens fast."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from chromium import PROGRAM, Browser
 from made_up_page import TRACES, frontier, make_page, many_points, sample_text
-from synthetic import frontier_points
+from synthetic import figure, frontier_points
 
 from diffq.report.frontier import build_frontier
 from diffq.report.tables import ReportTable
@@ -284,4 +286,22 @@ def test_it_prints_on_white_and_comes_back(browser, tmp_path):
     browser.paper(tmp_path / "a.pdf")
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     assert browser.js("document.documentElement.dataset.theme") == "dark"
+    assert browser.complaints() == []
+
+
+def test_perplexities_far_apart_stand_on_a_logarithmic_axis(browser, tmp_path):
+    name = "gen_ppl_by_a_judge"
+    points, _ = frontier_points()
+    figures = (figure(name, 10.0 * 1.1**n, 1.0, "lower", n) for n in range(len(points)))
+    far = [replace(p, figures=p.figures | {name: made}) for p, made in zip(points, figures, strict=True)]
+    make_page(tmp_path / "a.html", build_frontier(far, [], "self_bleu", name))
+    browser.open((tmp_path / "a.html").as_uri())
+    kinds = "[document.getElementById('plot').layout.xaxis.type, document.getElementById('plot').layout.yaxis.type]"
+    assert browser.js(kinds) == ["linear", "log"]
+    bottom, top = browser.js("document.getElementById('plot').layout.yaxis.range")
+    assert bottom > math.log10(10.0 * 1.1 ** (len(points) - 1)) > 1 > top
+    browser.js("document.getElementById('plot').focus()")
+    browser.press("ArrowRight")
+    browser.press("ArrowUp")
+    assert chosen(browser) is not None
     assert browser.complaints() == []

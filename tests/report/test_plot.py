@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import matplotlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import frontier_points, point
+from synthetic import figure, frontier_points, point
 
 from diffq.report.frontier import build_frontier
 from diffq.report.labels import Placer, crosses, inside, meet, overlap
 from diffq.report.plot import COLOURS, MARKERS, STYLE, colour_of, darker, draw, marker_of, save_plot
+from diffq.report.scales import is_logarithmic
 
 spots = st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300), st.floats(5, 80)), max_size=25)
 
@@ -105,3 +107,33 @@ def test_one_point_without_intervals_can_be_drawn(tmp_path):
     lone = replace(lone, figures={k: replace(f, low=None, high=None, draws=None) for k, f in lone.figures.items()})
     png, _ = save_plot(build_frontier([lone], [], "self_bleu", "bleu"), tmp_path / "one")
     assert png.stat().st_size > 1000
+
+
+def test_perplexities_far_apart_stand_on_a_logarithmic_axis_and_nothing_leaves_the_picture():
+    name = "gen_ppl_given_by_a_judge_with_a_long_name"
+    made = []
+    for n, value in enumerate((20.0, 300.0, 150_000.0)):
+        one = point(f"a_sampler_with_a_long_name_{n}", 30.0 + n, 1.0, steps=n + 1)
+        made.append(replace(one, figures=one.figures | {name: figure(name, value, 0.1 * value, "lower", n)}))
+    with matplotlib.rc_context(STYLE):
+        drawn = draw(build_frontier(made, [], "self_bleu", name))
+    axes, (legend,) = drawn.figure.axes[0], drawn.figure.legends
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+    assert axes.get_ylabel().endswith("(quality; lower is better, log axis reversed)")
+    assert "150,000" not in (ticks := [label.get_text() for label in axes.get_yticklabels()])
+    assert "100,000" in ticks
+    low, high = sorted(axes.get_ylim())
+    assert low < min(p.figures[name].low for p in made) < max(p.figures[name].high for p in made) < high
+    renderer = drawn.figure.canvas.get_renderer()
+    for part in (legend.get_window_extent(renderer), axes.get_tightbbox(renderer)):
+        assert 0 <= part.x0 < part.x1 <= drawn.figure.bbox.x1
+        assert 0 <= part.y0 < part.y1 <= drawn.figure.bbox.y1
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "answer"),
+    [("gen_ppl_by_a", 10, 100, True), ("gen_ppl_by_a", 10, 40, False), ("gen_ppl_by_a", 0, 9, False),
+     ("cost:seconds", 0.1, 2, True), ("bleu", 0.1, 20, False)],
+)  # fmt: skip
+def test_which_axes_are_logarithmic(name, low, high, answer):
+    assert is_logarithmic(name, low, high) is answer

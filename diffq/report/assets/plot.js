@@ -12,9 +12,27 @@ const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;"
 
 const runsBackwards = (name) => signOf(name) < 0 && !metricOf[name].cost;
 
-function axisTitle(name) {
+// From the least to the greatest of what is drawn of some points, intervals included; null without points.
+function reachOf(name, numbers) {
+  const ends = numbers.flatMap((n) =>
+    figureOf(data.points[n], name)
+      .slice(0, 3)
+      .filter((value) => value !== null),
+  );
+  return ends.length === 0 ? null : [Math.min(...ends), Math.max(...ends)];
+}
+
+// Figures that say how many times as much, and lie far apart, stand on a logarithmic axis.
+function isLogarithmic(name, numbers) {
+  const [low, high] = reachOf(name, numbers) ?? [0, 0];
+  return metricOf[name].ratio && low > 0 && high >= data.far * low;
+}
+
+function axisTitle(name, logarithmic) {
   const metric = metricOf[name];
-  const also = runsBackwards(name) && plotBox.clientWidth > 480 ? ", axis reversed" : "";
+  const backwards = runsBackwards(name);
+  const kind = (logarithmic ? ", log axis" : backwards ? ", axis" : "") + (backwards ? " reversed" : "");
+  const also = plotBox.clientWidth > 480 ? kind : "";
   return plain(`${metric.label}  (${metric.help}${also})`);
 }
 
@@ -158,23 +176,23 @@ function ringTrace() {
   };
 }
 
-// From the lowest to the highest end of what is drawn, null lines apart, with a little air.
-function axisRange(name, numbers) {
-  const ends = numbers.flatMap((n) =>
-    figureOf(data.points[n], name)
-      .slice(0, 3)
-      .filter((value) => value !== null),
-  );
-  if (ends.length === 0) return undefined;
-  const [low, high] = [Math.min(...ends), Math.max(...ends)];
+// From the lowest to the highest end of what is drawn, null lines apart, with a little air; of a logarithmic axis the
+// logarithms to base 10.
+function axisRange(name, numbers, logarithmic) {
+  const reach = reachOf(name, numbers);
+  if (reach === null) return undefined;
+  const [low, high] = logarithmic ? reach.map(Math.log10) : reach;
   const air = 0.07 * (high - low) || Math.abs(low) * 0.1 || 1;
   return runsBackwards(name) ? [high + air, low - air] : [low - air, high + air];
 }
 
 function axisLayout(name, numbers) {
+  const logarithmic = isLogarithmic(name, numbers);
   return {
-    title: { text: axisTitle(name), standoff: 8 },
-    range: axisRange(name, numbers),
+    title: { text: axisTitle(name, logarithmic), standoff: 8 },
+    type: logarithmic ? "log" : "linear",
+    ...(logarithmic ? { dtick: "D2", tickformat: ",.4~r" } : {}),
+    range: axisRange(name, numbers, logarithmic),
     gridcolor: colourOf("grid"),
     linecolor: colourOf("quiet"),
     tickcolor: colourOf("quiet"),
@@ -276,15 +294,15 @@ function acrossLines(by) {
   const lines = [...new Set(numbers.map((n) => data.points[n].line))];
   const here = data.points[state.chosen];
   const line = lines[(lines.indexOf(here.line) + by + lines.length) % lines.length];
-  const span = (name) => {
-    const values = numbers.map((n) => figureOf(data.points[n], name)[0]);
-    return Math.max(...values) - Math.min(...values) || 1;
+  const axis = (name) => {
+    const scale = isLogarithmic(name, numbers) ? Math.log : Number;
+    const place = (point) => scale(figureOf(point, name)[0]);
+    const places = numbers.map((n) => place(data.points[n]));
+    const span = Math.max(...places) - Math.min(...places) || 1;
+    return (point) => (place(point) - place(here)) / span;
   };
-  const [spanX, spanY] = [span(state.x), span(state.y)];
-  const distance = (n) => {
-    const part = (name, whole) => (figureOf(data.points[n], name)[0] - figureOf(here, name)[0]) / whole;
-    return part(state.x, spanX) ** 2 + part(state.y, spanY) ** 2;
-  };
+  const [across, up] = [axis(state.x), axis(state.y)];
+  const distance = (n) => across(data.points[n]) ** 2 + up(data.points[n]) ** 2;
   const there = numbers.filter((n) => data.points[n].line === line);
   return there.reduce((best, n) => (distance(n) < distance(best) ? n : best));
 }
