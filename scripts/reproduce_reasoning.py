@@ -44,6 +44,7 @@ def main() -> None:
             file = Path(os.environ.get("DIFFQ_DATA", "")) / "planning" / name
             if os.environ.get("DIFFQ_DATA") and file.is_file():
                 run("sweep", f"experiment=planning_{world}", f"dataset.path={file}", checkpoint, *counts(said), *more)
+                keep(results, [outputs / "sweeps" / f"planning_{world}" / "frontier.csv"], f"{file.stem}-")
     if gpu:
         limit = f"max_minutes={said.minutes / 3:.2f}"
         run("train", "model=mdlm_small", "dataset=gsm8k", "trainer=text_gpu", limit, *more)

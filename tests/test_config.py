@@ -86,6 +86,9 @@ def test_every_yaml_composes(group: str) -> None:
                 owner = composer.options.component(group, name)
                 text = owner.task == "text" if group == "model" else "absorbing" in owner.processes
                 words += ["dataset=tinyshakespeare"] if text else []
+            if group == "experiment":
+                held = composer.options.experiment(name).get("defaults") or {}
+                words += [f"{key}=here" for key, value in held.items() if value == "???"]
             assert getattr(composer.compose(words).choices, group) == name
 
 
@@ -296,6 +299,7 @@ def test_layers_lie_over_each_other(user_dir: Path) -> None:
         ("experiment/bad.yaml", "default: {}\n", ["experiment/bad.yaml", "did you mean 'defaults'?"]),
         ("experiment/bad.yaml", "defaults: {sed: 1}\n", ["experiment 'bad'", "did you mean 'seed'?"]),
         ("experiment/bad.yaml", "grids: {sampler: cfg}\n", ["experiment/bad.yaml", "grids must be a list"]),
+        ("experiment/bad.yaml", 'defaults: {seed: "???"}\n', ["experiment 'bad' leaves seed to you", "add seed=…"]),
         ("metric/bad.yaml", "metrics: [blue]\n", ["metric/bad.yaml", "no metric 'blue'", "did you mean 'bleu'?"]),
         ("metric/bad.yaml", "metrics: [bleu]\nz: bleu\n", ["metric/bad.yaml", "no key 'z'"]),
         ("metric/bad.yaml", "metrics: [bleu]\nx: self_bleu\n", ["'self_bleu'", "known: bleu"]),

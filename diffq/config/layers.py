@@ -121,9 +121,15 @@ class Layers:
 
         A checkpoint says which model and dataset it was trained on: that layer lies above the config.yaml files.
         Under `train` an experiment's sampler is left out: training samples with the default of its model.
+        UserError where what an experiment leaves to the command line (`???`, as in Hydra) is not given there.
         """
         root, experiment = self._below(chosen.get("experiment"))
         over = experiment | dict(chosen)
+        if missing := [key for key, value in over.items() if value == _TO_BE_GIVEN]:
+            raise UserError(
+                f"experiment '{chosen.get('experiment')}' leaves {' and '.join(missing)} to you; add"
+                f" {' '.join(f'{key}=…' for key in missing)}"
+            )
         checkpoint = over.get("checkpoint", root.get("checkpoint"))
         return root | (self._trained(str(checkpoint), over) if checkpoint is not None else {}) | over
 
@@ -171,4 +177,5 @@ def _foreign(folder: Path) -> dict[str, Any]:
     return {"choices": {"model": model}, "model": {}} if model else {}
 
 
+_TO_BE_GIVEN = "???"  # OmegaConf's word for a value that must be given
 _NO_SETTINGS = ("plugins", "default_samplers", "default_trainers")  # read by Options: they are merged, not replaced

@@ -27,6 +27,7 @@ class Sampler(Settings, ABC):
     # How much it asks of a network: can be bounded without one; is the same whatever the network answers.
     foreseeable: ClassVar[bool] = True
     by_numbers: ClassVar[bool] = False
+    at_most: ClassVar[bool] = False  # what is counted of it without weights is the most that it asks
     fills: ClassVar[bool] = False  # its steps can give drafts without masks (`Step.filled`)
     records: ClassVar[tuple[str, ...]] = ()  # of the statistics of its steps, those whose mean a row keeps
 

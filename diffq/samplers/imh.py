@@ -54,7 +54,8 @@ from diffq.settings import setting
 class IMH(Counting, Caching):
     """Decoding whose tokens are chosen by a chain of K proposals a step that look ahead."""
 
-    by_numbers: ClassVar[bool] = False  # equal candidates are run once
+    by_numbers: ClassVar[bool] = False
+    at_most: ClassVar[bool] = True  # equal candidates are run once
     records: ClassVar[tuple[str, ...]] = ("acceptance", "ess", "spread", "distinct")
 
     alpha: float = setting(4.0, "the power of the target p^α; 1 samples p", above=0)
@@ -84,6 +85,16 @@ class IMH(Counting, Caching):
     def looks(self) -> bool:
         """Whether there is anything to choose by: at α = 1 every weight is 1."""
         return self.chain > 0 and (self.alpha != 1 or self.within == "exact")
+
+    def idle(self) -> frozenset[str]:
+        if self.looks:
+            return frozenset()
+        alone = {"lookahead", "within", "select"}
+        if self.alpha == 1:
+            alone |= {"chain", "proposal"}
+        elif self.proposal == "plain":
+            alone.add("alpha")
+        return frozenset(alone)
 
     def open(self, denoiser: Any, canvas: Canvas) -> Any:
         return without_ends(super().open(denoiser, canvas), canvas, self.ending)
@@ -176,8 +187,9 @@ class _Step:
         return self.canvas.row_B[self.now.row_R]
 
     def candidates(self, ahead: _Ahead | None, order_RL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The positions of this step, (R, Q), and C = K + 1 draws of their tokens with the log-probabilities that they
-        have, (R, C, Q). Slots beyond a row's quota repeat what stands there."""
+        """The positions of this step, (R, Q), and C = K + 1 draws of their tokens, or one where there is nothing to
+        choose by, with the log-probabilities that they have, (R, C, Q). Slots beyond a row's quota repeat what stands
+        there."""
         now, sampler = self.now, self.sampler
         assert now.quotas is not None
         widest = max(now.quotas)
@@ -187,16 +199,16 @@ class _Step:
             hidden = self._hidden(ahead, at_RQ)
         else:
             at_RQ, hidden = self._most_confident(ahead, widest)
-        candidate_C = torch.arange(sampler.chain + 1, device=at_RQ.device)
+        candidate_C = torch.arange(sampler.chain + 1 if sampler.looks else 1, device=at_RQ.device)
         key_RQC = self.rng.key(Stream.TOKEN, self.row_id_R[:, None, None], candidate_C, at_RQ[..., None])
         key_NC = key_RQC.flatten(0, 1)[slots]
         temperature = 1 / sampler.alpha if sampler.proposal == "tempered" else 1.0
         ((token_NC, log_p_NC),) = self.session.read(hidden, slots, [Candidates(key_NC, temperature)])
         held_RQ1 = self.tokens_RL.gather(1, at_RQ)[..., None]
-        token_RQC = held_RQ1.repeat(1, 1, sampler.chain + 1)
-        token_RQC.view(-1, sampler.chain + 1)[slots] = token_NC
+        token_RQC = held_RQ1.repeat(1, 1, len(candidate_C))
+        token_RQC.view(-1, len(candidate_C))[slots] = token_NC
         log_p_RQC = torch.zeros(token_RQC.shape, dtype=torch.float64, device=at_RQ.device)
-        log_p_RQC.view(-1, sampler.chain + 1)[slots] = log_p_NC
+        log_p_RQC.view(-1, len(candidate_C))[slots] = log_p_NC
         return at_RQ, token_RQC.transpose(1, 2), log_p_RQC.transpose(1, 2)
 
     def _hidden(self, ahead: _Ahead | None, at_RQ: Tensor) -> Tensor:

@@ -134,6 +134,27 @@ def test_at_alpha_one_every_proposal_is_accepted_and_looking_ahead_is_left_out()
     assert meter.nfe_rows == 50 * LENGTH
 
 
+@pytest.mark.parametrize(
+    ("dials", "said"),
+    [
+        ({"alpha": 1.0, "chain": 7, "proposal": "plain", "lookahead": "canvas"}, {"alpha": 1.0}),
+        ({"alpha": 1.0, "chain": 0, "within": "exact"}, {"alpha": 1.0}),
+        ({"alpha": 3.0, "chain": 0, "within": "exact", "select": "resample"}, {"alpha": 3.0, "chain": 0}),
+        ({"alpha": 3.0, "chain": 0, "proposal": "plain"}, {"chain": 0, "proposal": "plain"}),
+        ({"alpha": 1.0, "chain": 2, "within": "exact"}, None),
+        ({"alpha": 3.0, "chain": 2, "lookahead": "canvas"}, None),
+    ],
+    ids=str,
+)
+def test_dials_that_say_nothing_are_stored_as_their_defaults_and_change_nothing(dials, said):
+    sampler = IMH(tokens_per_step=2, **dials)
+    stored = sampler.canonical()
+    assert stored == (sampler if said is None else IMH(tokens_per_step=2, **said))
+    assert stored.canonical() == stored
+    canvas = tabular.canvas(LENGTH, 60, WORDS)
+    assert torch.equal(sampler(DENOISER, canvas, Rng(3)).tokens_BL, stored(DENOISER, canvas, Rng(3)).tokens_BL)
+
+
 def test_rows_are_at_most_those_of_the_bound_and_equal_candidates_are_run_once():
     canvas = tabular.canvas(LENGTH, 1, WORDS)
     for chain in (1, 4, 30):

@@ -14,7 +14,7 @@ from diffq.store.identity import changed_dials, show_value
 _MOST_ROWS = 40  # points that are shown one by one; more are grouped by sampler
 _WIDTH = 80
 _HEADS = ("point", "done", "NFE", "FLOPs", "memory", "time")
-_ESTIMATED = "≈"
+_ESTIMATED, _AT_MOST = "≈", "≤"
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -120,13 +120,16 @@ def _row(point: PlannedPoint, asked: Mapping[str, Any], seed: bool, prompt: bool
     return (
         label,
         done + (" busy" if point.state == "busy" else ""),
-        *_cells(point.whole, point.exact, point.peak),
+        *_cells(point.whole, [point], point.peak),
         time,
     )
 
 
-def _cells(cost: Cost, exact: bool, peak: int | None) -> tuple[str, str, str]:
-    return (("" if exact else _ESTIMATED) + _count(cost.rows), _count(_flops(cost)), _bytes(peak))
+def _cells(cost: Cost, points: Sequence[PlannedPoint], peak: int | None) -> tuple[str, str, str]:
+    """The cells of a cost, which is that of these points."""
+    unsure = [point.config.sampler.at_most for point in points if not point.exact]
+    sign = "" if not unsure else _AT_MOST if all(unsure) else _ESTIMATED
+    return (sign + _count(cost.rows), _count(_flops(cost)), _bytes(peak))
 
 
 def _group_row(group: Sequence[PlannedPoint]) -> tuple[str, ...]:
@@ -142,16 +145,15 @@ def _group_row(group: Sequence[PlannedPoint]) -> tuple[str, ...]:
     done = sum(p.state == "done" for p in once)
     seconds = f"({_seconds(_sum(p.took for p in once))})" if done == len(once) else _seconds(left.seconds)
     label = f"{group[0].config.choices.sampler} × {len(group)}: {' '.join(spans)}"
-    cells = _cells(whole, all(p.exact for p in group), _most(p.peak for p in once))
+    cells = _cells(whole, group, _most(p.peak for p in once))
     return (label, f"{done}/{len(once)}", *cells, seconds)
 
 
 def _total_rows(plan: Plan, whole: Cost, left: Cost) -> list[tuple[str, ...]]:
-    exact = all(p.exact for p in plan.once)
     rows, there = sum(p.wanted for p in plan.once), sum(p.there for p in plan.once)
     peak = _most(p.peak for p in plan.once)
-    total = ("all", f"{there}/{rows}", *_cells(whole, exact, peak), "")
-    return [total, ("still to do", "", *_cells(left, exact, peak)[:2], "", _seconds(left.seconds))]
+    total = ("all", f"{there}/{rows}", *_cells(whole, plan.once, peak), "")
+    return [total, ("still to do", "", *_cells(left, plan.once, peak)[:2], "", _seconds(left.seconds))]
 
 
 def _training_lines(plan: Plan) -> list[str]:

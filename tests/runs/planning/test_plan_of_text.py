@@ -104,6 +104,9 @@ def test_of_many_batches_some_are_run_dry_and_few_where_the_network_decides(
         assert most // 2 < len(ran) <= most
         (point,) = json.loads(capsys.readouterr().out)["points"]
         assert point["whole"]["nfe_rows"] >= 400 * 24
+    assert main(["sweep", *place[:-1], f"outputs={tmp_path}", *SIZES, *words[:-1]]) == 0
+    assert " ≤" in (told := capsys.readouterr().out), "equal candidates are run once"
+    assert "≈" not in told
 
 
 def test_a_causal_model_fills_the_window_or_ends_by_itself(told: Any) -> None:
