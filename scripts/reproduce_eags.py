@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,20 @@ ENS = ("trainer.noise=ens", "trainer.fill=apart", "trainer.entropy_from=frozen_o
 ASKING = 1 / 24
 """The share that asking the frozen model takes of a continuation by ENS: in one pass a text, half a minute of
 twelve. Position by position it takes five or six minutes."""
+
+
+SAMPLED = (
+    ("ens", "eags", "5", "masked_only"),
+    ("ens", "random", "5", ""),
+    ("uniform", "eags", "5", "masked_only"),
+    ("uniform", "random", "5", ""),
+    ("uniform", "random", "20", ""),
+    ("uniform", "eags", "5", "all"),
+    ("sedd", "analytic", "64", ""),
+    ("sedd", "low_confidence", "5", ""),
+    ("causal", "autoregressive", "", ""),
+)
+"""The points whose samples are kept: training, sampler, steps, update."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +144,32 @@ class Work:
                     found.append(str(self.outputs / row["folder"]))
         return found
 
+    def samples(self, rows: Path) -> str:
+        """The first answers to the first three sources at points of a frontier.csv, at temperature 1, as a section."""
+        with open(rows, encoding="utf-8") as file:
+            held = [r for r in csv.DictReader(file) if r["kind"] == "point" and float(r["dial_temperature"]) == 1]
+        lines = []
+        for training, sampler, steps, update in SAMPLED:
+            wanted = {"training": training, "sampler": sampler, "dial_steps": steps, "dial_update": update}
+            wanted |= {"dial_order": "high_entropy", "dial_entropy": "shannon"} if sampler == "eags" else {}
+            for row in (r for r in held if all(r.get(k, "") == v for k, v in wanted.items())):
+                said = [
+                    training,
+                    sampler,
+                    f"{steps} steps" if steps else "",
+                    "and a Gibbs sweep" if update == "all" else "",
+                ]
+                lines += ["", f"**{', '.join(filter(None, said))}**", "", *_first_answers(self.outputs / row["folder"])]
+        return "\n".join(lines)
+
+
+def _first_answers(folder: Path) -> list[str]:
+    """One a source, as items of a list."""
+    with open(folder / "samples.jsonl", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    first = sorted((row for row in rows if row["sample"] == 0), key=lambda row: int(row["source"]))[:3]
+    return ["- " + " ".join(row["text"].split()) for row in first]
+
 
 def _told(rows: Path, metric: str) -> bool:
     """Whether the points of a frontier.csv have this metric: a few answers have no MAUVE."""
@@ -147,6 +188,11 @@ def main() -> None:
     results = Path(said.results or ROOT / "docs" / "results" / f"eags-{'gpu' if gpu else 'cpu'}")
     work = Work(said, sizes, [said.only] if said.only else list(ROOMS))
     places = {dataset: work.train_all(dataset) for dataset in work.names}
+    samples = [
+        "# Samples",
+        "",
+        "The first answers to the first three sources of each test split, temperature 1, as they came.",
+    ]
     stories = Path(os.environ.get("DIFFQ_DATA", "nowhere"), "rocstories", "roc_valid.jsonl")
     judge = work.train_judge(stories) if "rocstories" in places and stories.is_file() else None
     for dataset in places:
@@ -157,7 +203,9 @@ def main() -> None:
         keep(results, [whole / "frontier.csv", whole / "energy.png"], f"{dataset}-")
         shown = y if judged or not _told(whole / "frontier.csv", MAUVE) else MAUVE  # BLEU-4 is near 0 for most
         keep(results, [work.report(work.pictured(whole / "frontier.csv"), shown) / "frontier.png"], f"{dataset}-")
+        samples += ["", f"## {dataset}", work.samples(whole / "frontier.csv")]
     results.mkdir(parents=True, exist_ok=True)
+    (results / "samples.md").write_text("\n".join(samples) + "\n", encoding="utf-8")
     keep_paper(results, "2411.06438", work.outputs)
     print(f"{results}: {(time.monotonic() - began) / 60:.0f} minutes")
 

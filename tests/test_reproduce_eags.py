@@ -46,6 +46,9 @@ def test_it_trains_sweeps_and_keeps_its_tables(tmp_path: Path) -> None:
     assert "| VS_ngram is above SEDD's |" in table
     assert "published: +13.08" in table
     assert "trainings are called" not in table
+    samples = (tmp_path / "results/samples.md").read_text()
+    assert samples.count("\n**") == 9
+    assert samples.count("\n- ") == 27
     assert (tmp_path / "results/paradetox-frontier.png").stat().st_size > 10_000
     points = {p: p.stat().st_mtime_ns for p in tmp_path.glob("outputs/points/**/samples.jsonl")}
     assert len(points) > 25
