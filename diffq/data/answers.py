@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from diffq.data import hub
 from diffq.data.files import given_or_kept, read_rows, split_file
 from diffq.data.task import DatasetSettings, Example, Split, Task, Verdict
 from diffq.errors import UserError, unknown
@@ -237,10 +238,8 @@ class AnswerCorpus:
     def _hub(self, name: Split) -> list[Mapping[str, Any]]:
         s = self.settings
         try:
-            import datasets
-
-            rows = list(datasets.load_dataset(s.hub, s.hub_config, split=self.hub_splits(name)))
-        except Exception as error:  # no network, no package, no such name or split: each another exception
+            rows = list(hub.load(s.hub, s.hub_config, self.hub_splits(name)))
+        except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(self._nowhere(f"could not be read ({type(error).__name__}: {reason})")) from error
         for number, row in enumerate(rows, 1):

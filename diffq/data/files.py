@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from diffq.data import hub
 from diffq.data.task import Split
 from diffq.errors import UserError
 
@@ -135,12 +136,8 @@ def read_hub(name: str, place: Place, split: Split, path: str | None, source: st
 def hub_rows(name: str, place: Place, split: Split, path: str | None) -> Iterator[tuple[int, Any]]:
     """Each row of a split of a hub data set, with its number from 1. UserError where it cannot be had."""
     try:
-        import datasets
-
-        rows: Iterable[Any] = datasets.load_dataset(
-            place.hub, place.hub_config, split="validation" if split == "valid" else split
-        )
-    except Exception as error:  # no network, no package, no such name or split: each another exception
+        rows: Iterable[Any] = hub.load(str(place.hub), place.hub_config, "validation" if split == "valid" else split)
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(_nowhere(name, path, place.hub, f"{type(error).__name__}: {reason}", place.kept)) from error
     return enumerate(rows, 1)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from diffq.data import hub
 from diffq.data.detokenise import DETOKENISERS
 from diffq.data.files import given_or_kept, read_rows, read_text
 from diffq.data.task import DatasetSettings, Split, Task
@@ -251,19 +252,15 @@ class TextCorpus:
         """Streamed. Where there is one split alone, its last `held_out` documents are validation and test."""
         s = self.settings
         try:
-            import datasets
-
             if s.held_out is None:
-                rows = datasets.load_dataset(
-                    s.hub, s.hub_config, split="validation" if name == "valid" else name, streaming=True
-                )
+                rows = hub.load(str(s.hub), s.hub_config, "validation" if name == "valid" else name, streaming=True)
             else:
-                rows = datasets.load_dataset(s.hub, s.hub_config, split="train", streaming=True)
+                rows = hub.load(str(s.hub), s.hub_config, "train", streaming=True)
                 count = rows.info.splits["train"].num_examples
                 rows = rows.take(count - s.held_out) if name == "train" else rows.skip(count - s.held_out)
             for values in rows:
                 yield values[s.column]
-        except Exception as error:  # no network, no package, no such name or split: each another exception
+        except Exception as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise self._nowhere(f"the hub data set {s.hub} could not be read ({why})") from error
 

@@ -60,21 +60,21 @@ def test_problems_may_be_left_out_and_the_others_keep_their_numbers(tmp_path: Pa
 
 
 def test_the_hub_is_asked_for_the_split_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
     asked = []
 
-    class Hub:
-        @staticmethod
-        def load_dataset(name: str, config: str | None, split: str) -> list[dict]:
-            asked.append((name, config, split))
-            return ROWS
+    def load(name: str, config: str | None, split: str) -> list[dict]:
+        asked.append((name, config, split))
+        return ROWS
 
     monkeypatch.delenv("DIFFQ_DATA", raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "datasets", Hub)
+    monkeypatch.setattr(datasets, "load_dataset", load)
     settings = Mathematics(name="mine", models=MODELS, hub="a/b", hub_config="c", hub_split="train")
     assert len(settings.open().split("test")) == 2
     assert len(settings.open().split("valid")) == 2
     assert asked == [("a/b", "c", "train"), ("a/b", "c", "validation")]
-    Hub.load_dataset = None  # type: ignore[assignment]
+    monkeypatch.setattr(datasets, "load_dataset", None)
     with pytest.raises(UserError, match="the hub data set a/b could not be read"):
         settings.open().split("test")
 
