@@ -28,6 +28,9 @@ SOURCES = 100
 """Sources whose samples travel in the page, where nobody says how many."""
 
 
+_PICTURES = {"pass_at_k.svg": "Pass@k", "energy.svg": "Energy along the steps"}
+
+
 def write_page(
     file: Path,
     frontier: Frontier,
@@ -42,13 +45,13 @@ def write_page(
     """Whether the page could be written, and what is to be said about it: what it lacks and why.
 
     sources: of how many sources the samples are shown; the first of the split. files: those of the report, of which
-    the picture of energies travels in the page.
+    other pictures than the frontier travel in the page.
     """
     shown = _Shown(judges, store, sources)
     parts = {part.key: shown.part(part) for part in _single(frontier.points)}
     data = page_data(frontier, metrics, tables, notes) | {"name": file.parent.name, "versions": versions()}
     data |= {"asked": shown.asked, "sources": {"shown": shown.most, "all": frontier.points[0].sources}}
-    data["pictures"] = [_picture("Energy along the steps", file) for file in files if file.name == "energy.svg"]
+    data["pictures"] = [_picture(_PICTURES[file.name], file) for file in files if file.name in _PICTURES]
     said = shown.notes
     data["notes"] += said
     try:

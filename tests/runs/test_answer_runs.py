@@ -89,6 +89,7 @@ def test_a_sweep_is_graded_and_more_samples_grade_the_new_ones_alone(place, tmp_
     assert main(["score", str(tmp_path / "points"), f"outputs={tmp_path}", "metric=pass_at_1,distinct_solutions"]) == 0
     assert not graded
     assert main(["sweep", *[w for w in said if "num_samples" not in w], "num_samples=4", "--json"]) == 0
+    assert '"title":"Pass@k"' in next(tmp_path.glob("sweeps/*/report.html")).read_text()
     after = rows_of(tmp_path)
     for folder, rows in before.items():
         assert after[folder][: len(rows)] == rows
