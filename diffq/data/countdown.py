@@ -107,6 +107,20 @@ class CountdownCorpus(Checked):
             return ""
         return ",".join(f"{min(a, b)}{op}{max(a, b)}={c}" if op in "+*" else f"{a}{op}{b}={c}" for a, op, b, c in steps)
 
+    def own(self, index: int, question: str) -> Example:
+        """Numbers and the one to reach, with commas between; spaces do not count."""
+        source, count = "".join(question.split()), self.settings.numbers
+        if not self._is_question(source) or any(len(n) > _GIVEN for n in _NUMBER.findall(source)):
+            shown = ",".join(("15", "44", "79", "8", "6")[:count])
+            raise UserError(
+                f"--source '{question}' is no question here; give {count} numbers below {10**_GIVEN} and the one to"
+                f" reach, as in '{shown},50' (dataset.numbers says how many)"
+            )
+        return Example(index, source, ())
+
+    def _is_question(self, source: str) -> bool:
+        return re.fullmatch(r"[0-9]+(,[0-9]+)+", source) is not None and source.count(",") == self.settings.numbers
+
     def form(self, example: Example) -> Form:
         """UserError for a question or an answer that has no room."""
         return self._form(example.source, "")
@@ -163,7 +177,7 @@ class CountdownCorpus(Checked):
     def _from_file(self) -> Iterator[tuple[str, str]]:
         assert self.settings.path is not None
         for number, (source, answer) in enumerate(read_questions(self.settings.path), 1):
-            if not re.fullmatch(r"\d+(,\d+)+", source) or source.count(",") != self.settings.numbers:
+            if not self._is_question(source):
                 raise UserError(
                     f"{self.settings.path}, row {number}: expected {self.settings.numbers} numbers and the one to"
                     f" reach, with commas between; dataset.numbers says how many"

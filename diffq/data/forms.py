@@ -43,6 +43,10 @@ class FormCorpus(Protocol):
 
     def split(self, name: Split) -> Sequence[Example]: ...
 
+    def own(self, index: int, question: str) -> Example:
+        """A question that a user asks, as this world writes it. UserError, with an example, for a text that is none."""
+        ...
+
     def form(self, example: Example) -> Form:
         """A question as a form."""
         ...
@@ -82,15 +86,35 @@ class TokenisedForms:
         return len(self.ids)
 
 
-def tokenise_forms(forms: Sequence[Form], tokenizer: Tokenizer, block: int) -> TokenisedForms:
-    """UserError for a tokenizer that does not give every character an id of its own."""
+def tokenise_forms(
+    forms: Sequence[Form], tokenizer: Tokenizer, block: int, checkpoint: str | None = None
+) -> TokenisedForms:
+    """The forms as ids. checkpoint: whose tokenizer it is, where that was not made for these forms.
+
+    UserError for a tokenizer that does not give every character an id of its own, and for one that does not know a
+    character that is given. What stands at free places need not be known: it is never read.
+    """
     ids = tokenizer.encode_targets([form.text for form in forms])
     wrong = next((form for form, i in zip(forms, ids, strict=True) if len(i) != block), None)
     if wrong is not None:
-        raise UserError(
-            f"a form of {len(wrong.text)} characters is not {block} tokens: dataset.tokenizer must be characters"
-        )
+        mend = "dataset.tokenizer must be characters"
+        if checkpoint is not None:
+            mend = f"checkpoint={checkpoint} has no tokenizer of characters; give one that was trained on this data set"
+        raise UserError(f"a form of {len(wrong.text)} characters is not {block} tokens: {mend}")
+    _refuse_unknown(forms, tokenizer, checkpoint)
     return TokenisedForms(np.array(ids, dtype=np.int64), np.array([form.free for form in forms]))
+
+
+def _refuse_unknown(forms: Sequence[Form], tokenizer: Tokenizer, checkpoint: str | None) -> None:
+    """UserError where a given character is none of the tokenizer's: the model would be asked something else."""
+    given = {c for form in forms for c, free in zip(form.text, form.free, strict=True) if not free}
+    lost = [c for c in sorted(given) if tokenizer.decode(tokenizer.encode_target(c)) != c]
+    if not lost:
+        return
+    who, mend = "dataset.tokenizer", "dataset.tokenizer=characters"
+    if checkpoint is not None:
+        who, mend = f"checkpoint={checkpoint}", "a checkpoint that was trained on this data set, or none"
+    raise UserError(f"{who} does not know {', '.join(map(repr, lost))}, which the questions hold; give {mend}")
 
 
 def form_canvas(forms: TokenisedForms, places: Sequence[int], rows: Sequence[int], mask: int) -> Canvas:

@@ -77,6 +77,17 @@ class SudokuCorpus(Checked):
     def check(self, source: str, answer: str) -> bool:
         return answer in completions(source)
 
+    def own(self, index: int, question: str) -> Example:
+        """A grid in any layout of its sixteen cells: on four lines, or with spaces between the rows as a training
+        shows it."""
+        cells = "".join(question.split())
+        if len(cells) != _CELLS or set(cells) - set("01234"):
+            raise UserError(
+                f"--source '{question}' is no 4x4 grid; give four rows of 1 to 4, with 0 for a cell to be filled in, as"
+                " in '3000 1000 0030 0300'"
+            )
+        return Example(index, "\n".join(cells[i : i + _SIDE] for i in range(0, _CELLS, _SIDE)), ())
+
     def form(self, example: Example) -> Form:
         return Form(example.source, tuple(c == _BLANK for c in example.source))
 

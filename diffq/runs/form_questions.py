@@ -29,12 +29,13 @@ class FormQuestions:
     tokenizer: Any
     block: int
     device: torch.device
+    checkpoint: str | None = None  # whose tokenizer it is
 
     @cached_property
     def forms(self) -> TokenisedForms:
         """The forms, in the order of the examples; anything may stand at their free places."""
         made = [self.corpus.form(example) for example in self.examples]
-        return tokenise_forms(made, self.tokenizer, self.block)
+        return tokenise_forms(made, self.tokenizer, self.block, self.checkpoint)
 
     @cached_property
     def _place(self) -> Mapping[int, int]:

@@ -149,6 +149,13 @@ def _asked(config: Config, bench: Any, sources: Sequence[str], template: str | N
         asked = dataclasses.replace(bench.asked, examples=[bench.asked.corpus.own(i, q) for i, q in enumerate(sources)])
         asked.source_ids  # noqa: B018 - a question that is too long is refused before anything is sampled
         return asked
+    if config.dataset.task == "forms":
+        if template is not None:
+            raise UserError("--template holds words of an answer, and a form has its givens in --source; leave it out")
+        own = [bench.asked.corpus.own(i, text) for i, text in enumerate(sources)]
+        asked = dataclasses.replace(bench.asked, examples=own)
+        asked.source_ids  # noqa: B018 - what the checkpoint does not know is refused before anything is sampled
+        return asked
     asked = dataclasses.replace(bench.asked, examples=[Example(i, text, ()) for i, text in enumerate(sources)])
     if not config.laid_out:
         check_sources(asked.source_ids, bench.denoiser.max_length)

@@ -150,7 +150,7 @@ def _questions(config: Config, loaded: Loaded | Described, denoiser: Any, device
                 f"forms of {room} places are longer than the model's max_length={denoiser.max_length}; give it more"
             )
         forms = corpus.split(config.split)[: config.num_sources]
-        return FormQuestions(forms, corpus, loaded.tokenizer, room, device)
+        return FormQuestions(forms, corpus, loaded.tokenizer, room, device, config.checkpoint)
     examples = corpus.split(config.split)[: config.num_sources]
     if not examples:
         raise UserError(f"the {config.split} split of {config.choices.dataset} is empty: there is nothing to sample")

@@ -177,6 +177,38 @@ def test_other_tokenizers_and_other_sizes_are_refused(tmp_path):
         sudoku(givens=0, test=2).split("test")
 
 
+def test_a_checkpoint_of_another_world_is_refused_by_what_it_does_not_know():
+    asked = [countdown().form(Example(0, "15,44,79,50", ()))]
+    of_sudoku = build_tokenizer("characters", sudoku())
+    with pytest.raises(UserError, match=r"^checkpoint=a/b does not know ' ', ',', '0', '5', ':', .*trained on this"):
+        tokenise_forms([countdown().form(Example(0, "1,40,20,50", ()))], of_sudoku, 41, "a/b")
+    empty = sudoku().form(sudoku().own(0, "0" * 16))
+    with pytest.raises(UserError, match=r"^checkpoint=a/b does not know '\\n'"):
+        tokenise_forms([empty], build_tokenizer("characters", countdown()), 19, "a/b")
+    with pytest.raises(UserError, match=r"checkpoint=a/b has no tokenizer of characters"):
+        tokenise_forms(asked, build_tokenizer("words", sudoku()), 41, "a/b")
+    with pytest.raises(UserError, match=r"^dataset.tokenizer does not know"):
+        tokenise_forms(asked, of_sudoku, 41)
+
+
+@pytest.mark.parametrize("text", ["3000 1000 0030 0300", "3000\n1000\n0030\n0300", " 3000100000300300\n"])
+def test_a_sudoku_of_ones_own_may_be_laid_out_as_one_likes(text):
+    assert sudoku().own(2, text) == Example(2, "3000\n1000\n0030\n0300", ())
+
+
+@pytest.mark.parametrize("text", ["hello", "3000 1000 0030 030", "3000 1000 0030 0305", ""])
+def test_what_is_no_sudoku_is_refused_with_an_example(text):
+    with pytest.raises(UserError, match=f"--source '{text}' is no 4x4 grid; give four rows .* as in '3000 1000"):
+        sudoku().own(0, text)
+
+
+def test_countdowns_of_ones_own_are_numbers_with_commas():
+    assert countdown().own(1, "15, 44,79,50") == Example(1, "15,44,79,50", ())
+    for text in ("15,44,79", "15 44 79 50", "15,44,x,50", "15,44,179,50"):
+        with pytest.raises(UserError, match=f"'{text}' is no question here; give 3 numbers below 100 .*'15,44,79,50'"):
+            countdown().own(0, text)
+
+
 @needs_data
 @pytest.mark.parametrize("givens", [4, 6, 7, 9, 10, 12])
 def test_real_sudokus_are_solved_by_their_outputs(givens):

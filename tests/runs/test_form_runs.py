@@ -1,0 +1,51 @@
+"""Forms through the command line: one's own questions, and checkpoints that cannot read them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from diffq.cli import main
+
+SIZES = ["model.width=16", "model.heads=2", "model.layers=1", "model.conditioning=8"]
+STEPS = ["trainer.max_minutes=null", "trainer.max_steps=3", "trainer.validation_sources=0"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of outputs with a training of sudoku, and that training."""
+    outputs = tmp_path_factory.mktemp("forms")
+    assert main(["train", "dataset=sudoku", "model=mdlm_tiny", *SIZES, *STEPS, f"outputs={outputs}"]) == 0
+    (checkpoint,) = outputs.glob("train/*")
+    return outputs, checkpoint
+
+
+def test_a_puzzle_of_ones_own_keeps_its_givens(trained, capsys):
+    capsys.readouterr()
+    said = ["sample", f"outputs={trained[0]}", "dataset=sudoku", "sampler=random", "num_samples=4", "--json"]
+    assert main([*said, "--source", "3000 1000 0030 0300"]) == 0
+    rows = json.loads(capsys.readouterr().out)["samples"]
+    assert len(rows) == 4
+    for row in rows:
+        assert row["text"].startswith("3")
+        assert "\n1" in row["text"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sweep", "dataset=countdown", "num_sources=2"], "does not know ' ', ','"),
+        (["sweep", "--plan", "dataset=countdown", "num_sources=2"], "does not know ' ', ','"),
+        (["sample", "dataset=countdown", "--source", "15,44,79,50"], "does not know ','"),
+        (["sample", "dataset=sudoku", "--source", "hello"], "'hello' is no 4x4 grid"),
+        (["sample", "dataset=sudoku", "--source", "0" * 16, "--template", "1 _"], "a form has its givens in --source"),
+    ],
+)
+def test_what_a_checkpoint_cannot_be_asked_is_one_sentence(trained, capsys, words, told):
+    outputs, checkpoint = trained
+    capsys.readouterr()
+    assert main([*words, "sampler=random", f"checkpoint={checkpoint}", f"outputs={outputs}"]) == 2
+    assert told in (said := capsys.readouterr().err)
+    assert said.count("\n") == 1
+    assert not (outputs / "points").exists()
