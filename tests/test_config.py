@@ -43,6 +43,20 @@ def refusal(*overrides: str, verb: str = "sample", config_dirs: tuple[Path, ...]
     return message
 
 
+@pytest.mark.parametrize("model", [m for m in group_files("model", CONF) if m.endswith(("_tiny", "_mini"))])
+def test_small_models_on_worlds_are_trained_in_minutes(model: str) -> None:
+    world = "sudoku" if shared().options.component("model", model).task == "text" else "grammar"
+    trainer = compose([f"model={model}", f"dataset={world}"]).trainer
+    assert trainer.max_steps is None
+    assert trainer.max_minutes <= (5 if model.endswith("_tiny") else 60)
+
+
+def test_a_budget_is_said_in_words() -> None:
+    assert compose(["dataset=sudoku"]).trainer.budget == "3 minutes"
+    assert compose(["trainer=default"]).trainer.budget == "113,000 steps"
+    assert compose(["trainer=default", "trainer.max_minutes=0.6"]).trainer.budget == "0.6 minutes or 113,000 steps"
+
+
 def test_the_function_composes_what_a_composer_does() -> None:
     words = ["sampler=cfg", "scale=3"]
     assert diffq.config.compose(words) == compose(words)

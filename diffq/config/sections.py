@@ -95,6 +95,13 @@ class TrainerSettings(Settings):
         since="0.2",
     )
 
+    @property
+    def budget(self) -> str:
+        """When a training ends at the latest, in words."""
+        minutes = "" if self.max_minutes is None else f"{self.max_minutes:g} minutes"
+        steps = "" if self.max_steps is None else f"{self.max_steps:,} steps"
+        return " or ".join(filter(None, (minutes, steps)))
+
     def check(self) -> None:
         if self.max_steps is None and self.max_minutes is None:
             raise UserError("a training needs an end: give trainer.max_steps or trainer.max_minutes")

@@ -122,7 +122,7 @@ class DatasetSettings(Settings, ABC):
     written_by: ClassVar[Literal["pairs", "text"]] = "pairs"  # the task of the models that serve it
     # Settings in which sampling may differ from the training, or takes what the training had (the tokenizer).
     not_learnt: ClassVar[tuple[str, ...]] = ("tokenizer", "models", "metric")
-    embedded: ClassVar[bool] = False  # made by code: nothing to look for, and a model of it is trained in a minute
+    embedded: ClassVar[bool] = False  # made by code: nothing to look for, and a missing model is trained
     all_known: ClassVar[bool] = False  # the corpus tells every right answer (`PairCorpus.truth`)
     graded: ClassVar[bool] = False  # the corpus is Graded: its answers can be checked
     judging: ClassVar[tuple[str, ...]] = ()  # settings that decide about verdicts alone: scoring may change them

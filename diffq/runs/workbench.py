@@ -196,8 +196,9 @@ def with_checkpoint(config: Config) -> Config:
         return known
     from diffq.runs.train import train
 
-    print(f"{known}: training one first, about a minute", file=sys.stderr)
-    return _trained(config, train(to_train(config)))
+    training = to_train(config)
+    print(f"{known}: training one first, for {training.trainer.budget}", file=sys.stderr)
+    return _trained(config, train(training))
 
 
 def known_checkpoint(config: Config) -> Config | str:

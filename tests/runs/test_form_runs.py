@@ -21,6 +21,12 @@ def trained(tmp_path_factory):
     return outputs, checkpoint
 
 
+def test_a_training_that_comes_first_says_how_long_it_takes(tmp_path, capsys):
+    words = ["dataset=sudoku", "sampler=random", "num_sources=2", f"outputs={tmp_path}", "--json"]
+    assert main(["sample", *words, "model=dream_tiny", "model.width=16", "trainer.max_minutes=0.01"]) == 0
+    assert "no trained dream_tiny of sudoku yet: training one first, for 0.01 minutes\n" in capsys.readouterr().err
+
+
 def test_a_puzzle_of_ones_own_keeps_its_givens(trained, capsys):
     capsys.readouterr()
     said = ["sample", f"outputs={trained[0]}", "dataset=sudoku", "sampler=random", "num_samples=4", "--json"]
