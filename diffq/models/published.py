@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,10 @@ from diffq.models.base import DenoisingModel, ModelSettings, Vocabulary
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.pt")
+
+
+class Unfetched(UserError):
+    """A checkpoint that is no folder here, and that the hub does not give."""
 
 
 class Layout(Protocol):
@@ -120,7 +125,7 @@ def write_published(model: Any, tokenizer: Any, folder: Path, layout: str | None
 def resolve(checkpoint: str) -> str:
     """The folder that `checkpoint=` leads to: itself, the folder of a .safetensors file, or a hub model's snapshot.
 
-    UserError where a name is neither a path nor to be had from the hub.
+    Unfetched where a name is neither a path nor to be had from the hub.
     """
     path = Path(checkpoint).expanduser()
     if path.is_file() and path.suffix == ".safetensors":
@@ -136,10 +141,10 @@ def resolve(checkpoint: str) -> str:
 
         return snapshot_download(checkpoint, allow_patterns=list(_FETCHED))
     except Exception as error:  # no network, no such name, no package: each another exception
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"checkpoint={checkpoint} is no folder here, and as a hub model it could not be fetched"
-            f" ({type(error).__name__}: {reason}); give a folder with its files"
+        reason = textwrap.shorten(str(error), 160, placeholder=" …")
+        raise Unfetched(
+            f"{checkpoint} is no folder here, and as a hub model it could not be fetched"
+            f" ({type(error).__name__}: {reason}); give checkpoint=FOLDER, a folder with its files"
         ) from error
 
 

@@ -67,8 +67,9 @@ class AnswerQuestions:
             if len(ids) + self.room > self.max_length:
                 raise UserError(
                     f"the prompt of problem {problem.name or problem.index} has {len(ids)} tokens, and with"
-                    f" dataset.answer={self.room} that is more than the model's max_length={self.max_length}; ask for"
-                    f" shorter answers or fewer dataset.shots, or leave it out: dataset.leave_out=[{problem.name}]"
+                    f" dataset.answer={self.room} that is more than the model's max_length={self.max_length}; take a"
+                    " model with more room (checkpoint=FOLDER or model=llada_8b), ask for shorter answers or fewer"
+                    f" dataset.shots, or leave it out: dataset.leave_out=[{problem.name}]"
                 )
             found[problem.index] = ids
         return found

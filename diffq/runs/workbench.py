@@ -242,9 +242,9 @@ def known_checkpoint(config: Config) -> Config | str:
         return f"no{'' if others else ' trained'} {model} of {dataset}{with_} yet"
     if config.dataset.task == "answers":
         raise Untrained(
-            f"there is no finished training of {model} on {dataset}; give checkpoint=FOLDER, any model of running text,"
-            f" or where the dataset has a training split run: diffq train model={model} dataset={dataset}"
-            f"{_elsewhere(config)}"
+            f"there is no finished training of {model} on {dataset}, and such questions need a model that answers them;"
+            " give checkpoint=FOLDER, any model of running text, or model=llada_8b, or where the dataset has a training"
+            f" split run: diffq train model={model} dataset={dataset}{_elsewhere(config)}"
         )
     words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
     with_ = f" with {others}" if others else ""

@@ -217,12 +217,24 @@ def test_a_sweep_of_programs_needs_a_sandbox_before_it_samples(place, tmp_path, 
     assert main(["sweep", *said, "dataset.allow_unsafe_execution=true", "--json"]) == 0
 
 
+@pytest.mark.parametrize("more", [[], ["--plan"]])
+def test_without_a_model_of_answers_one_is_asked_for(place, tmp_path, capsys, more):
+    left_out = ("checkpoint=", "model=", "sampler=")
+    said = [w for w in elsewhere(place, tmp_path) if not w.startswith(left_out)]
+    capsys.readouterr()
+    assert main(["sweep", *more, *said, "sampler=random", "dataset.answer=512", "--json"]) in (1, 2)
+    told = "".join(capsys.readouterr())
+    assert "such questions need a model that answers them; give checkpoint=FOLDER" in told
+    assert "or model=llada_8b" in told
+    assert not told.startswith("diffq: the prompt")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["model=gaussian_tiny"], "is for a source and a target, and dataset 'gsm8k' is answers behind a prompt"),
         (["length=fixed_9"], "an answer has at most dataset.answer tokens"),
-        (["dataset.answer=90"], "more than the model's max_length=96"),
+        (["dataset.answer=90"], "more than the model's max_length=96; take a model with more room (checkpoint=FOLDER"),
         (["dataset.chat=on"], "has no chat template"),
         (["metric=validity"], "needs to know all right answers"),
         (["metric=pass_at_4"], "needs 4 answers to each source, not 3"),

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from diffq.cli.main import main
+from diffq.errors import UserError
+from diffq.models.published import resolve
 
 WORDS = ["dataset=textfiles", "dataset.documents=row", "dataset.block=12", "dataset.prefix=4", "num_sources=3",
          "sampler=first_hitting"]  # fmt: skip
@@ -82,4 +84,32 @@ def test_spread_gives_the_same_samples_and_is_for_large_models_alone(place, tmp_
 def test_without_a_checkpoint_the_hub_is_named(place, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["sample", "model=llada_8b", *place[1], f"outputs={tmp_path}"]) == 2
-    assert "checkpoint=GSAI-ML/LLaDA-8B-Instruct is no folder here" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "GSAI-ML/LLaDA-8B-Instruct is no folder here" in told
+    assert "give checkpoint=FOLDER" in told
+
+
+def test_without_the_weights_a_plan_still_shows_the_points(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = [word for word in place[1] if not word.startswith(("sampler=", "temperature="))]
+    said = ["sweep", "--plan", "model=llada_8b", *words, "sampler=random,imh", f"outputs={tmp_path}"]
+    assert main([*said, "--json"]) == 1
+    plan = json.loads(capsys.readouterr().out)
+    assert [p["sampler"] for p in plan["points"]] == ["random", "imh"]
+    assert any("give checkpoint=FOLDER" in note for note in plan["notes"])
+    assert all(p["whole"]["nfe_calls"] for p in plan["points"])
+    assert main([*said[:2], "model=gpt2", *words, "sampler=autoregressive", f"outputs={tmp_path}"]) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "textfiles-autoregressive: 1 points" in told
+    assert "what gpt2 costs is unknown without its files" in told
+    assert main([*said, "checkpoint=nobody/nothing"]) == 2
+    assert "nobody/nothing is no folder here" in capsys.readouterr().err
+
+
+def test_a_reason_is_cut_between_words(monkeypatch):
+    def nothing(*args, **more):
+        raise OSError("word " * 100)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", nothing)
+    with pytest.raises(UserError, match=r"\(OSError: (word )+…\); give checkpoint=FOLDER"):
+        resolve("nobody/nothing")

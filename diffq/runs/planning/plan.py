@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from diffq.config import Config, Request
 from diffq.errors import UserError
+from diffq.models.published import Unfetched
 from diffq.models.work import Work
 from diffq.report.given import Given
 from diffq.runs.grid import GridPoint
@@ -118,7 +119,7 @@ class Plan:
 
     workers  points sampled at once; seconds is then the longest worker's share of what is left
     notes    what a reader must know of the figures
-    stops    whether the sweep would not begin, since a model has to be trained by a command of its own
+    stops    whether the sweep would not begin, since a model has to be trained by a command of its own, or fetched
     """
 
     name: str
@@ -175,13 +176,27 @@ class Planner:
         return uses_launcher(self.request.overrides)
 
     def _point(self, grid_point: GridPoint) -> PlannedPoint:
+        """The point; bare where its model is missing and the cost cannot be told without it."""
         config = self._with_checkpoint(grid_point.config)
+        bare = PlannedPoint(grid_point.overrides, config, "new")
+        if config.checkpoint is None and not config.model.trainable:  # its sizes are in its files, too
+            self.notes[f"what {config.choices.model} costs is unknown without its files"] = None
+            return bare
+        try:
+            return self._described(bare)
+        except UserError as error:
+            if config.checkpoint is not None or not self.untrained:
+                raise
+            return dataclasses.replace(bare, why=str(error))  # of a model that the user is asked to replace anyway
+
+    def _described(self, bare: PlannedPoint) -> PlannedPoint:
+        config = bare.config
         bench = self.benches(config)
         point = None
         if config.checkpoint is not None:
             point = Store(Path(config.outputs)).point(bench.identity(config))
         wanted = config.num_samples * len(bench.examples)
-        bare = PlannedPoint(grid_point.overrides, config, "new", wanted=wanted)
+        bare = dataclasses.replace(bare, wanted=wanted)
         if point is not None:
             bare = self._placed(bare, point)
         experience = self.experiences(config, bench, point)
@@ -203,11 +218,17 @@ class Planner:
         if key not in self._known:
             try:
                 self._known[key] = known_checkpoint(config)
-            except Untrained as error:
+            except (Untrained, Unfetched) as error:
+                if config.checkpoint is not None:  # a name of the user's own, which may be misspelt
+                    raise
                 self._known[key] = _STOPS
                 if str(error) not in self.untrained:  # points that are given other prompts need the same training
                     self.untrained[str(error)] = None
-                    self._train_first(config, _STOPS)
+                    if isinstance(error, Untrained):
+                        self._train_first(config, _STOPS)
+                    elif config.model.trainable:
+                        told = "is taken to have the sizes of its YAML and the data set's tokenizer"
+                        self.notes[f"{config.choices.model} {told}"] = None
         known = self._known[key]
         if isinstance(known, str):
             if known != _STOPS:
