@@ -137,21 +137,21 @@ class CountdownCorpus(Checked):
 
     @property
     def _digits(self) -> int:
-        """Digits of a field of the answer: of the numbers drawn here four would do, in a published file of five numbers
-        stands one of five."""
-        return max(4, self.settings.numbers)
+        return _digits(self.settings.numbers)
 
     @property
     def _room(self) -> int:
-        """Places of an answer: a step is three fields and a sign behind each, but the last."""
-        return 3 * (self._digits + 1) * (self.settings.numbers - 1) - 1
+        return _room(self.settings.numbers)
 
     def _form(self, source: str, answer: str) -> Form:
         front = self.settings.block - self._room
         asked, answered = _columns(source, _GIVEN) + _BETWEEN, _columns(answer, self._digits)
         wide = [len(n) > w for text, w in ((source, _GIVEN), (answer, self._digits)) for n in _NUMBER.findall(text)]
         if any(wide) or len(asked) > front or len(answered) > self._room:
-            raise UserError(f"'{source}{_BETWEEN}{answer}' has no room in forms of dataset.block={self.settings.block}")
+            raise UserError(
+                f"'{source}{_BETWEEN}{answer}' has no room in a form of dataset.numbers={self.settings.numbers}:"
+                f" numbers of a question have {_GIVEN} digits there, those of an answer {self._digits}; leave it out"
+            )
         text = asked.rjust(front, _PADDING) + answered.ljust(self._room, _PADDING)
         return Form(text, (False,) * front + (True,) * self._room)
 
@@ -184,6 +184,22 @@ class CountdownCorpus(Checked):
                 )
             if not self.settings.unseen or _percent(source) < _SPLITS["train"][0]:
                 yield source, answer
+
+
+def _digits(numbers: int) -> int:
+    """Digits of a field of the answer: of the numbers drawn here four would do, in a published file of five numbers
+    stands one of five."""
+    return max(4, numbers)
+
+
+def _room(numbers: int) -> int:
+    """Places of an answer: a step is three fields and a sign behind each, but the last."""
+    return 3 * (_digits(numbers) + 1) * (numbers - 1) - 1
+
+
+def _least_block(numbers: int) -> int:
+    """Places of a form: a question has a field and a sign for each number and for the one to reach."""
+    return (_GIVEN + 1) * (numbers + 1) + _room(numbers)
 
 
 def _columns(text: str, width: int) -> str:
@@ -228,6 +244,13 @@ class Countdown(FormSettings):
     unseen: bool = setting(
         False, "of a file, only those questions that no training here can have seen, 15 % by hash", since="0.2"
     )
+
+    def check(self) -> None:
+        least = _least_block(self.numbers)
+        if self.block < least:
+            raise UserError(
+                f"dataset.block={self.block} has no room for dataset.numbers={self.numbers}; give dataset.block={least}"
+            )
 
     def open(self) -> CountdownCorpus:
         return CountdownCorpus(self)

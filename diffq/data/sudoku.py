@@ -10,8 +10,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import comb
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from diffq.data.forms import Form, FormSettings, read_questions
@@ -42,6 +44,16 @@ def grids() -> tuple[str, ...]:
 def completions(source: str) -> tuple[str, ...]:
     """The filled grids that agree with a question."""
     return tuple(g for g in grids() if all(s in (_BLANK, c) for s, c in zip(source, g, strict=True)))
+
+
+@cache
+def questions(givens: int) -> int:
+    """How many different questions have so many givens."""
+    cells_GN = np.array([[int(grid[at]) for at in _CELL_AT] for grid in grids()])
+    given_CN = np.array([np.isin(range(_CELLS), some) for some in itertools.combinations(range(_CELLS), givens)])
+    asked_GC = cells_GN @ (given_CN * 5 ** np.arange(_CELLS)).T  # a question's number: its cells, in base five
+    asked_GC.sort(axis=0)
+    return len(given_CN) + int((np.diff(asked_GC, axis=0) != 0).sum())
 
 
 class SudokuCorpus(Checked):
@@ -145,6 +157,19 @@ class Sudoku(FormSettings):
     def check(self) -> None:
         if self.block != _CELLS + _SIDE - 1:
             raise UserError(f"dataset.block={self.block}: a grid has {_CELLS + _SIDE - 1} characters")
+        if self.path is None and self.test > comb(_CELLS, self.givens):  # each choice of cells has a question or more
+            self._check_test()
+
+    def _check_test(self) -> None:
+        """UserError where there are not so many questions, which drawing them would find out slowly."""
+        there = questions(self.givens)
+        if self.test > there:
+            enough = [str(n) for n in range(_CELLS) if questions(n) >= self.test]
+            others = f", or dataset.givens={enough[0]} to {enough[-1]}" if enough else ""
+            raise UserError(
+                f"dataset.test={self.test}: there {'is' if there == 1 else 'are'} only {there} with"
+                f" dataset.givens={self.givens}; ask for dataset.test={there} or fewer{others}"
+            )
 
     def open(self) -> SudokuCorpus:
         return SudokuCorpus(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from diffq.data.countdown import Countdown, evaluate, solves
 from diffq.data.forms import FormBatches, tokenise_forms
-from diffq.data.sudoku import Sudoku, completions, grids
+from diffq.data.sudoku import Sudoku, completions, grids, questions
 from diffq.data.task import Example
 from diffq.data.tokenizers import build_tokenizer
 from diffq.errors import UserError
@@ -171,10 +172,32 @@ def test_other_tokenizers_and_other_sizes_are_refused(tmp_path):
         tokenise_forms(corpus.solved("train"), build_tokenizer("words", corpus), 19)
     with pytest.raises(UserError, match="a grid has 19 characters"):
         Sudoku(block=20, **MORE)
-    with pytest.raises(UserError, match="has no room"):
-        Countdown(block=30, size=10, **MORE).open().solved("train")
-    with pytest.raises(UserError, match="ask for fewer"):
-        sudoku(givens=0, test=2).split("test")
+    with pytest.raises(UserError, match=r"block=30 has no room for dataset.numbers=3; give dataset.block=41"):
+        Countdown(block=30, **MORE)
+
+
+@pytest.mark.parametrize("numbers", [3, 4, 5])
+def test_the_least_block_is_named_before_anything_is_drawn(numbers):
+    assert Countdown(block=BLOCKS[numbers], numbers=numbers, **MORE).block == BLOCKS[numbers]
+    with pytest.raises(UserError, match=f"for dataset.numbers={numbers}; give dataset.block={BLOCKS[numbers]}$"):
+        Countdown(block=BLOCKS[numbers] - 1, numbers=numbers, **MORE)
+
+
+def test_more_sudokus_than_there_are_is_refused_before_any_is_drawn():
+    for givens in (0, 1, 2, 15):
+        cells = [at for at in range(19) if at % 5 != 4]
+        different = {
+            tuple((at, grid[at]) for at in some) for some in itertools.combinations(cells, givens) for grid in grids()
+        }
+        assert questions(givens) == len(different)
+    assert questions(1) == 64
+    with pytest.raises(UserError, match=r"test=200: there is only 1 with dataset.givens=0; .*test=1 or .*=2 to 15$"):
+        sudoku(givens=0)
+    with pytest.raises(UserError, match=r"there are only 64 with dataset.givens=1; ask for dataset.test=64 or fewer"):
+        sudoku(givens=1, test=65)
+    with pytest.raises(UserError, match=r"ask for dataset.test=1 or fewer$"):
+        sudoku(givens=0, test=10**9)
+    assert len(sudoku(givens=1, test=64).split("test")) == 64
 
 
 def test_a_checkpoint_of_another_world_is_refused_by_what_it_does_not_know():
