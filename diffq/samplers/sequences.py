@@ -141,6 +141,7 @@ class SequenceIMH(WholeSequences):
 
 
 _BEGINNINGS = 1024  # that the network is given at a time
+_MOST_TEXTS = 100  # decimal digits of a number of texts that enumeration is tried on; forms of the worlds have below 97
 
 
 @SAMPLERS.register("power")
@@ -158,6 +159,7 @@ class Power(GuidedByPrompt):
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         tokens_BL = mask_free(canvas, denoiser.mask)
         session = open_guided(denoiser, canvas, self.scale)
+        self._refuse_hopeless(int(canvas.free_BL.sum(1).max()), session.words)
         asked_BL = torch.where(canvas.valid_BL, tokens_BL, -1)
         same_B = torch.unique(asked_BL, dim=0, return_inverse=True)[1]
         lost_B = torch.zeros(len(tokens_BL), dtype=torch.float64, device=canvas.device)
@@ -173,6 +175,17 @@ class Power(GuidedByPrompt):
                 time_B = (same_B > group).double()
                 on_step(Step(group, groups, time_B, canvas, filled_BL.clone, {"lost": lost_B.clone()}))
         return canvas.replace(tokens_BL=filled_BL)
+
+    @staticmethod
+    def _refuse_hopeless(free: int, words: int) -> None:
+        """UserError where texts are so many that following them would take minutes only to find them too many."""
+        digits = free * math.log10(words)
+        if digits > _MOST_TEXTS:
+            raise UserError(
+                f"power enumerates texts, and {free} free tokens of {words} are 10^{digits:.0f} of them, more than"
+                f" 10^{_MOST_TEXTS}; ask for fewer free tokens, or take sampler=sequence_imh, whose law p^α is for long"
+                " chains"
+            )
 
     def _enumerate(self, session: Any, canvas: Canvas, row: Tensor, tokens_L: Tensor) -> tuple[Tensor, Tensor]:
         """All texts of a row, (M, L), and their log-probabilities; UserError where they are too many."""

@@ -85,3 +85,16 @@ def test_enumeration_says_what_it_left_out_and_what_it_cannot_do():
     assert float(lost[-1][0]) == pytest.approx(1 - kept, abs=1e-9)
     with pytest.raises(UserError, match="beginnings have a probability"):
         Power(floor=1e-9, limit=5)(text_models.build("mdlm").denoiser(), text_models.canvas(2, 14), Rng(0))
+
+
+def test_enumeration_is_refused_at_once_where_it_is_hopeless():
+    class Wide:
+        """Of ten words, and never run."""
+
+        mask, words = 10, 10
+
+        def open(self, canvas, branches):
+            return self
+
+    with pytest.raises(UserError, match=r"120 free tokens of 10 are 10\^120 of them, more than 10\^100; ask for fewer"):
+        Power()(Wide(), text_models.canvas(1, 120, given=0), Rng(0))
