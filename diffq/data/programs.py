@@ -92,8 +92,10 @@ class ProgramCorpus(AnswerCorpus):
 
     @property
     def grader(self) -> str:
-        python = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        return f"{python}_{self.settings.limits}_v{_VERSION}"
+        python, s = f"python{sys.version_info.major}.{sys.version_info.minor}", self.settings
+        # A program that may do what it likes can pass where it would fail inside, and the other way round.
+        unwalled = s.allow_unsafe_execution and not Sandbox.find(s.limits, unsafe=True).walled
+        return f"{python}_{s.limits}{'_unwalled' if unwalled else ''}_v{_VERSION}"
 
     def grade(self, asked: Sequence[tuple[Example, str]]) -> list[Verdict]:
         """Verdicts whose `answer` is the program's syntax tree, which is empty where the text is no program."""

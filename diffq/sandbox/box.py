@@ -13,6 +13,7 @@ import secrets
 import selectors
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -59,6 +60,11 @@ class Sandbox:
             " rights"
         )
 
+    @property
+    def walled(self) -> bool:
+        """Whether programs can reach nothing outside."""
+        return not isinstance(self.walls, Nothing)
+
     def run(self, program: str, place: int = 0, stop: threading.Event | None = None) -> Ended:
         """How one program ends.
 
@@ -87,8 +93,10 @@ class Sandbox:
     ) -> list[Ended]:
         """How each program ends, in their order. jobs: how many run at a time; None: as many as there are cores.
 
-        on_done is told how many have ended, after each.
+        on_done is told how many have ended, after each. Without walls a line on standard error says so, once.
         """
+        if not self.walled:
+            _warn()
         jobs = max(1, min(jobs or _cores(), len(programs)))
         places: queue.SimpleQueue[int] = queue.SimpleQueue()
         for place in range(jobs):
@@ -143,7 +151,7 @@ class Sandbox:
 
     def _end(self, process: subprocess.Popen) -> None:
         """Kills what is left. Inside walls all of it ends with bubblewrap."""
-        below = list(descendants(process.pid))[1:] if isinstance(self.walls, Nothing) else []
+        below = [] if self.walled else list(descendants(process.pid))[1:]
         for one in below:
             with contextlib.suppress(OSError):
                 os.kill(one, signal.SIGKILL)
@@ -152,6 +160,16 @@ class Sandbox:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@cache
+def _warn() -> None:
+    """Warns whoever runs diffq, once a process."""
+    print(
+        f"warning: {UNSAFE}, and bubblewrap does not work here: generated programs run without walls, with all rights"
+        " of this user",
+        file=sys.stderr,
+    )
 
 
 @dataclass

@@ -118,6 +118,15 @@ def test_without_bubblewrap_nothing_is_graded_unless_that_is_wanted(
     (verdict,) = unsafe.grade([(task, task.references[0])])
     assert verdict.passed
     assert unsafe.settings.ungradable() is None
+    assert "_unwalled_v" in unsafe.grader
+    assert unsafe.grader.replace("_unwalled", "") == found.grader
+
+
+@pytest.mark.skipif(bubblewrap() is None, reason="needs bubblewrap: apt-get install bubblewrap")
+def test_where_there_are_walls_unsafe_execution_changes_no_signature(tmp_path: Path) -> None:
+    found = corpus(tmp_path / "a.jsonl", HUMANEVAL, "humaneval")
+    unsafe = corpus(tmp_path / "a.jsonl", HUMANEVAL, "humaneval", allow_unsafe_execution=True)
+    assert unsafe.grader == found.grader
 
 
 def test_rows_that_lack_a_column_are_named(tmp_path: Path) -> None:

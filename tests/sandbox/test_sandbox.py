@@ -196,6 +196,16 @@ def test_without_bubblewrap_nothing_runs_unless_that_is_known(monkeypatch: pytes
     assert bare.run("while True: print('x' * 1000)").outcome == "output"
 
 
+def test_programs_without_walls_are_warned_of_once(box: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    box_module._warn.cache_clear()
+    for _ in range(2):
+        Sandbox(LIMITS, Nothing()).run_all(["", ""])
+    assert capsys.readouterr().err.count("allow_unsafe_execution=true, and bubblewrap does not work here") == 1
+    box_module._warn.cache_clear()
+    box.run_all([""])
+    assert capsys.readouterr().err == ""
+
+
 def test_walls_that_do_not_hold_are_none(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     class Leaky(Nothing):
         pass
