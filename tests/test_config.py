@@ -51,6 +51,19 @@ def test_small_models_on_worlds_are_trained_in_minutes(model: str) -> None:
     assert trainer.max_minutes <= (5 if model.endswith("_tiny") else 60)
 
 
+def test_any_k_of_pass_at_k_is_a_metric_by_its_name(tmp_path: Path) -> None:
+    suite = compose(["dataset=sudoku", "metric=pass_at_1,pass_at_10,distinct_solutions", "num_samples=16"]).metric
+    assert suite.names == ("pass_at_1", "pass_at_10", "distinct_solutions")
+    assert (suite.metrics[1].kind, suite.metrics[1].k, suite.metrics[1].name) == ("pass_at_k", 10, "pass_at_10")
+    (tmp_path / "metric").mkdir()
+    (tmp_path / "metric" / "mine.yaml").write_text("metrics: [pass_at_3, pass_at_5]\ny: pass_at_3\n")
+    words = ["dataset=sudoku", "metric=mine", "num_samples=5"]
+    assert compose(words, config_dirs=[tmp_path]).metric.names == ("pass_at_3", "pass_at_5")
+    assert "needs 10 answers to each source, not 3" in refusal("dataset=sudoku", "metric=pass_at_10")
+    for name in ("pass_at_0", "pass_at_x", "pass_at_", "distinct_9", "model_7"):
+        assert f"no metric '{name}'" in refusal("dataset=sudoku", f"metric={name}")
+
+
 def test_a_budget_is_said_in_words() -> None:
     assert compose(["dataset=sudoku"]).trainer.budget == "3 minutes"
     assert compose(["trainer=default"]).trainer.budget == "113,000 steps"

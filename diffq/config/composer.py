@@ -253,7 +253,7 @@ class Composer:
             if not isinstance(held["metrics"], list):
                 raise UserError(f"{where}: metrics must be a list of names")
             for member in held["metrics"]:
-                if member not in self.options.names("metric"):
+                if not isinstance(member, str) or not self.options.has("metric", member):
                     raise UserError(f"{where}: {unknown('metric', member, self.options.names('metric'))}")
                 names.append(member)
             axes = {axis: value or held.get(axis, "") for axis, value in axes.items()}

@@ -5,6 +5,7 @@ It gives plain mappings and classes; it does not know what was chosen.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,19 @@ class Options:
             self._names[group] = dict(sorted(found.items()))
         return self._names[group]
 
+    def has(self, group: str, name: str) -> bool:
+        """Whether a name is an option of the group. A registered `…_k` is one for every number in the place of its k:
+        pass_at_10 needs no file."""
+        numbered = re.fullmatch(r"(\w+_)([1-9][0-9]*)", name)
+        if name in self.names(group) or numbered is None:
+            return name in self.names(group)
+        kind = f"{numbered[1]}k"
+        if group not in REGISTRIES or kind not in REGISTRIES[group].names():
+            return False
+        self.fragments.store(group, name, {"kind": kind, "k": int(numbered[2])})
+        self.names(group)[name] = None
+        return True
+
     def check(self, group: str, name: Any) -> str:
         """The name, if it is an option of the group. UserError with the nearest one otherwise."""
         known = self.names(group)
@@ -59,7 +73,7 @@ class Options:
             name = next((option for option in known if _reads_as(option, name)), name)
         if not isinstance(name, str):
             raise UserError(f"{group}={name} must be the name of a {group}; known: {', '.join(known)}")
-        if name not in known:
+        if not self.has(group, name):
             if (group, name) == ("metric", "mos"):
                 raise UserError(
                     "mos is no metric that is computed: `diffq mos export` writes a page on which people rate, and"

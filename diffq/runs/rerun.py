@@ -19,7 +19,7 @@ from typing import Any
 
 import diffq
 from diffq.config import Config, Request, compose
-from diffq.config.files import group_files, search_dirs
+from diffq.config.options import Options
 from diffq.errors import UserError
 from diffq.metrics.evaluate import evaluate, to_json, usable
 from diffq.report.tables import print_table, show_interval
@@ -218,7 +218,8 @@ def _score(task: Task, rerun: Point, judges: Judges) -> None:
     answers = judges.answers(rerun)
     metrics = list(task.config.metric.metrics)
     names = set(wanted.values()) - {metric.name for metric in metrics}
-    if known := sorted(names & set(group_files("metric", search_dirs(judges.config_dirs)))):
+    options = Options(judges.config_dirs)
+    if known := sorted(name for name in names if options.has("metric", name)):
         words = [f"dataset={task.config.choices.dataset}", f"num_samples={answers.samples}"]
         words.append(f"metric={','.join(known)}")
         if keywords := getattr(task.config.dataset, "keywords", 0):

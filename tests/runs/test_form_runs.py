@@ -38,6 +38,16 @@ def test_a_puzzle_of_ones_own_keeps_its_givens(trained, capsys):
         assert "\n1" in row["text"]
 
 
+def test_a_score_of_any_k_is_repeated_by_its_name(trained, capsys):
+    said = [f"outputs={trained[0]}", "dataset=sudoku", "sampler=random"]
+    assert main(["sample", *said, "num_samples=4", "num_sources=2", "--json"]) == 0
+    (point,) = trained[0].glob("points/sudoku/*/random/*")
+    assert main(["score", str(point), said[0], "metric=pass_at_3", "--json"]) == 0
+    capsys.readouterr()
+    assert main(["rerun", str(point), said[0]]) == 0
+    assert "1 metrics: the same values" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -54,4 +64,4 @@ def test_what_a_checkpoint_cannot_be_asked_is_one_sentence(trained, capsys, word
     assert main([*words, "sampler=random", f"checkpoint={checkpoint}", f"outputs={outputs}"]) == 2
     assert told in (said := capsys.readouterr().err)
     assert said.count("\n") == 1
-    assert not (outputs / "points").exists()
+    assert not list(outputs.glob("points/countdown/**"))
