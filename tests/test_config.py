@@ -252,6 +252,11 @@ def test_metrics_are_a_list_and_options_reach_one_of_them() -> None:
     assert mixed.metric.x == "distinct_2"
 
 
+def test_the_frontier_of_puzzles_is_drawn_against_what_tells_samplers_apart() -> None:
+    metric = compose(["dataset=sudoku", "sampler=random"]).metric
+    assert (metric.x, metric.y) == ("coverage", "pass_at_1")
+
+
 def test_what_a_default_suite_cannot_measure_is_left_out_with_the_reason() -> None:
     suite = compose(["num_samples=1"]).metric
     assert "self_bleu" not in suite.names

@@ -59,6 +59,11 @@ class Frontier:
         """P × 2 values of x and y as they were measured."""
         return np.array([[p.figures[self.x].value, p.figures[self.y].value] for p in points]).reshape(-1, 2)
 
+    def is_share(self, column: int) -> bool:
+        """Whether x (0) or y (1) is measured between 0 and 100, as far as one can see."""
+        name, values = (self.x, self.y)[column], self.values([*self.points, *self.nulls])[:, column]
+        return not name.startswith(UNBOUNDED) and bool(values.min() >= -1e-6 and values.max() <= 100 + 1e-6)
+
     def draws(self, point: ReportPoint) -> np.ndarray | None:
         """2 × B resampled values of x and y, paired; None where either has none."""
         x, y = point.figures[self.x].draws, point.figures[self.y].draws
@@ -198,12 +203,12 @@ def scaling(frontier: Frontier) -> Scaling:
     for column, (name, sign) in enumerate(zip((frontier.x, frontier.y), frontier.signs, strict=True)):
         low, high = 0.0, 100.0
         here = values[:, column]
-        inside = not name.startswith(UNBOUNDED) and here.min() >= low - 1e-6 and here.max() <= high + 1e-6
+        inside = frontier.is_share(column)
         if not inside:
             low, high = 0.0 if name.startswith(FROM_ZERO) else float(here.min()), float(here.max())
         worst.append(low if sign > 0 else high)
         best.append(high if sign > 0 else low)
-        bounded.append(bool(inside))
+        bounded.append(inside)
     return Scaling((worst[0], worst[1]), (best[0], best[1]), (bounded[0], bounded[1]))
 
 
