@@ -11,7 +11,7 @@ from typing import Any
 
 from diffq.report.frontier import Frontier
 from diffq.report.plot import MARKERS, colour_of, marker_of, readable, subtitle
-from diffq.report.points import Line, ReportPoint, short_dials, varying_dials
+from diffq.report.points import Line, ReportPoint, said_dials, short_dials
 from diffq.report.scales import FAR, is_ratio
 from diffq.report.tables import ReportTable, frontier_rows, table, to_csv, to_latex, to_markdown
 from diffq.store.identity import show_value
@@ -134,7 +134,7 @@ def _line(line: Line, number: int, start: int) -> dict[str, Any]:
 
 def _point(point: ReportPoint, line: Line, number: int, figures: dict[str, str], frontier: Frontier) -> dict[str, Any]:
     """One point. `figures` are [value, low, high, spread between seeds] by metric, costs among them."""
-    varying = varying_dials(line.points) or point.changed or ("scale", "temperature", "steps")
+    varying = said_dials(point, line.varying)
     held: dict[str, list[float | None]] = {
         name: [f.value, f.low, f.high, f.between]
         for name, signature in figures.items()

@@ -18,7 +18,7 @@ import numpy as np
 
 from diffq.report.frontier import Frontier
 from diffq.report.labels import Placed, Placer
-from diffq.report.points import RUNNING, SHORT, Line, ReportPoint, short_dials
+from diffq.report.points import RUNNING, SHORT, Line, ReportPoint, said_dials, short_dials
 from diffq.report.scales import is_logarithmic
 from diffq.store.files import write_atomic
 
@@ -147,6 +147,8 @@ def _frame(frontier: Frontier, figure: Any, axes: Any, height: float) -> None:
         if logarithmic:
             _logarithmic(axes, side)
         axes.set(**{f"{side}lim": (high, low) if less else (low, high)})
+        if not logarithmic:
+            _ticks(getattr(axes, f"{side}axis"), low, high, frontier.is_share(column))
         kind = (", log axis" if logarithmic else ", axis" if less else "") + (" reversed" if less else "")
         said = f"{('diversity', 'quality')[column]}; {'lower' if less else 'higher'} is better{kind}"
         text = f"{readable(name)}  ({said})"
@@ -192,6 +194,14 @@ def _logarithmic(axes: Any, side: str) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
+def _ticks(axis: Any, low: float, high: float, share: bool) -> None:
+    """Ticks that leave room for their figures at either end, and none where no share of 100 can be."""
+    edge = 0.02 * (high - low)
+    least, most = (max(low + edge, 0.0), min(high - edge, 100.0)) if share else (low + edge, high - edge)
+    found = axis.get_major_locator().tick_values(low, high)
+    axis.set_ticks([tick for tick in found if least <= tick <= most])
+
+
 def _limits(frontier: Frontier, name: str) -> tuple[float, float, bool]:
     """The ends of an axis, a little beyond its figures and their intervals, and whether it is logarithmic."""
     lows, highs = [], []
@@ -203,7 +213,7 @@ def _limits(frontier: Frontier, name: str) -> tuple[float, float, bool]:
     if is_logarithmic(name, low, high):
         margin = (high / low) ** 0.09
         return low / margin, high * margin, True
-    margin = 0.09 * (high - low) or 1.0
+    margin = 0.09 * (high - low) or 0.05 * abs(high) or 1.0  # all alike: room around them
     return low - margin, high + margin, False
 
 
@@ -263,16 +273,10 @@ def _draw_front(frontier: Frontier, axes: Any) -> Any:
     return Line2D([], [], label="Pareto front", marker="o", markerfacecolor="white", markeredgecolor="black", **style)
 
 
-def _label_dials(line: Line) -> tuple[str, ...]:
-    """The dials that are written at a line's points: those that vary, or where none does the ones all samplers have."""
-    if line.varying:
-        return line.varying
-    return tuple(name for name in ("scale", "temperature") if name in line.points[0].dials)
-
-
 def _key(frontier: Frontier) -> str:
     """What the short names of dials mean: `s scale · τ temperature`, for the dials that have one."""
-    named = {name for line in frontier.lines if line.kind == "point" for name in _label_dials(line)}
+    lines = [line for line in frontier.lines if line.kind == "point"]
+    named = {name for line in lines for name in said_dials(line.points[0], line.varying)}
     return " · ".join(
         f"{SHORT[name].strip()} {name}" for name in RUNNING if name in named and SHORT.get(name, "").strip()
     )
@@ -294,7 +298,7 @@ def _label(frontier: Frontier, figure: Any, axes: Any) -> Drawn:
             for n, (point, (x, y)) in enumerate(zip(strand.points, pixels, strict=True)):
                 place.blocked += _boxes(frontier, axes, point, x, y, pixel)
                 rank = 0 if point.key in frontier.front else 1 if n in (0, len(strand.points) - 1) else 2
-                text = short_dials(point, _label_dials(line))
+                text = short_dials(point, said_dials(point, line.varying))
                 jobs.append((rank, len(jobs), point.key, text, colour_of(at), x, y))
     corners = axes.transData.transform(_staircase(frontier))
     place.lines += [(*a, *b) for a, b in itertools.pairwise(corners)]

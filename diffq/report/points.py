@@ -55,6 +55,7 @@ class ReportPoint:
     samples     s, how many samples a source the figures are over
     plain       True for the baseline: no guidance, temperature 0, no clamp
     idle        dials that say nothing beside the others, which labels leave out
+    own         numbers that its sampler alone is dialled by, such as the alpha and chain of `imh`
     checkpoint  digest of the weights
     training    what their training was called; empty where it was given no name
     parts       the points of single seeds that this one is the mean of; empty where it is of one seed
@@ -79,6 +80,7 @@ class ReportPoint:
     changed: tuple[str, ...]
     figures: Mapping[str, Figure]
     idle: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
     costs: Mapping[str, float] = field(default_factory=dict)
     kind: Literal["point", "null"] = "point"
     checkpoint: str = ""
@@ -90,7 +92,7 @@ class ReportPoint:
 
     @classmethod
     def of(cls, record: Record, sampler: str = "", samples: int = 0, **more: Any) -> ReportPoint:
-        """What a record says; `more` is what it does not: `idle`, `given`, `asked`, `training`.
+        """What a record says; `more` is what it does not: `idle`, `own`, `given`, `asked`, `training`.
 
         sampler, samples: the name and the number a sweep asked for; the record's own where they are missing. Of two
         figures with one name, that over `samples` samples a source is taken.
@@ -239,6 +241,12 @@ def varying_dials(points: Iterable[ReportPoint]) -> tuple[str, ...]:
         for name, value in point.dials.items():
             values.setdefault(name, set()).add(show_value(value))
     return tuple(name for name, seen in values.items() if len(seen) > 1)
+
+
+def said_dials(point: ReportPoint, varying: Sequence[str]) -> tuple[str, ...]:
+    """The dials that are said of a point of a line: those that vary along it; where none does, those that are turned
+    and those that are its sampler's own."""
+    return tuple(varying) or tuple(name for name in point.dials if name in point.changed or name in point.own)
 
 
 def _strands(points: Sequence[ReportPoint], varying: Sequence[str]) -> list[Strand]:

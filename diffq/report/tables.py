@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffq.report.frontier import AtLevel, Frontier, Scaling, Volume
-from diffq.report.points import ReportPoint, long_dials, varying_dials
+from diffq.report.points import ReportPoint, long_dials, said_dials
 from diffq.store.identity import show_value
 
 Rows = Sequence[Mapping[str, Any]]
@@ -95,29 +95,30 @@ def _cell(value: Any) -> Any:
 
 
 def table(frontier: Frontier, metrics: Sequence[str] = (), brief: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells for a person: a star for the front, sampler, dials that vary, length model, s, n, y and x with
-    their intervals, the named metrics, network rows an answer, seconds.
+    """Headings and cells for a person: a star for the front, sampler, its dials, y and x with their intervals, length
+    model, s, n, the named metrics, network rows an answer, seconds.
 
     brief: without null lines, and intervals for x and y alone, so that a terminal is wide enough.
     """
     axes = [name for name in (frontier.y, frontier.x) if name]
     names = [*axes, *(m for m in metrics if m not in axes)]
-    heads = ["", "sampler", "dials", "length", "s", "n", *names, "NFE", "seconds"]
-    varying = {line.label: varying_dials(line.points) for line in frontier.lines}
+    about = ["length", "s", "n"]
     several = any(p.parts for p in frontier.points)
     if several:
-        heads[6:6] = ["seeds", *(f"{name} between seeds" for name in names[:2])]
+        about += ["seeds", *(f"{name} between seeds" for name in names[:2])]
+    heads = ["", "sampler", "dials", *axes, *about, *names[len(axes) :], "NFE", "seconds"]
     cells = []
     for line in frontier.lines:
         if brief and line.kind == "null":
             continue
         for point in line.points:
-            dials = long_dials(point, varying[line.label] or point.changed or ("scale", "temperature", "steps"))
+            dials = long_dials(point, said_dials(point, line.varying))
             cells.append(
-                ["*" if point.key in frontier.front else "", line.label, dials, point.length or "–"]
-                + [str(point.samples), str(point.sources)]
+                ["*" if point.key in frontier.front else "", line.label, dials]
+                + [show_figure(point, name) for name in axes]
+                + [point.length or "–", str(point.samples), str(point.sources)]
                 + ([str(len(point.seeds)), *(show_seeds(point, name) for name in names[:2])] if several else [])
-                + [show_figure(point, name, brief and name not in (frontier.x, frontier.y)) for name in names]
+                + [show_figure(point, name, bare=brief) for name in names[len(axes) :]]
                 + [_number(point.an_answer("nfe_rows")), _number(point.costs.get("seconds"))]
             )
     return heads, cells
@@ -210,9 +211,9 @@ def to_rich(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> Any:
     return made
 
 
-def print_table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], least: int = 1) -> None:
     """Prints a table; where rich is missing, in Markdown. In a terminal that is too narrow columns of numbers are left
-    out from the right, and named below."""
+    out from the right, all but the `least` first, and named below."""
     try:
         from rich.console import Console
     except ImportError:
@@ -223,7 +224,7 @@ def print_table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]
         console = Console(width=_PIPE_WIDTH)
     if title:
         console.print(title, style="bold", highlight=False, markup=False, soft_wrap=True)
-    shown = fitting(heads, cells, console.width) if console.is_terminal else list(range(len(heads)))
+    shown = fitting(heads, cells, console.width, least) if console.is_terminal else list(range(len(heads)))
     narrow = [[row[at] for at in shown] for row in cells]
     console.print(to_rich([heads[at] for at in shown], narrow), soft_wrap=not console.is_terminal)
     if len(shown) < len(heads):
@@ -231,18 +232,18 @@ def print_table(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]]
         console.print(f"too narrow for: {hidden} (--json has all)", style="dim", highlight=False, markup=False)
 
 
-def fitting(heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns that fit into so many characters: of those that hold numbers, the last are left out first; the first
-    of them and all text stay, and text folds."""
+def fitting(heads: Sequence[str], cells: Sequence[Sequence[str]], width: int, least: int = 1) -> list[int]:
+    """The columns that fit into so many characters: of those that hold numbers, the last are left out first; the
+    `least` first of them and all text stay, and text folds."""
     from rich.cells import cell_len
 
-    def wide(column: int) -> int:
+    def wide(column: int) -> int:  # with the air around it; between columns and at both ends stands one blank more
         texts = [heads[column], *(row[column] for row in cells)]
         return 2 + max(cell_len(line) for text in texts for line in (text.split("\n") or [""]))
 
     kept = list(range(len(heads)))
     numbers = [at for at in kept if cells and all(_is_number(row[at]) for row in cells)]
-    while sum(map(wide, kept)) + 2 > width and len(numbers) > 1:
+    while sum(map(wide, kept)) + len(kept) + 1 > width and len(numbers) > least:
         kept.remove(numbers.pop())
     return kept
 

@@ -234,6 +234,7 @@ def print_report(report: Report) -> None:
     print_table(
         f"{len(frontier.points)} points, * = on the Pareto front ({frontier.y} against {frontier.x})",
         *table(frontier, report.metrics, brief=True),
+        least=2,  # the axes
     )
     print_table(report.box.describe(frontier.x, frontier.y), *volume_table(report.volumes))
     if report.levels:

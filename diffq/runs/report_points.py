@@ -24,8 +24,9 @@ def points_of(selection: Selection) -> list[ReportPoint]:
     data = [(config.get("dataset") or {}, (config.get("choices") or {}).get("given") or ()) for config in configs]
     for c, (dataset, _), asked in zip(selection.chosen, data, asked_of(data), strict=True):
         record = read_record(selection.store, c.point.folder)
-        more = {"given": Given.of(dataset), "asked": asked, "training": called(record.run), "idle": _idle(record)}
-        made.append(ReportPoint.of(record, c.sampler, c.samples, **more))
+        more = {"given": Given.of(dataset), "asked": asked, "training": called(record.run)}
+        dials = {"idle": _idle(record), "own": _own(record)}
+        made.append(ReportPoint.of(record, c.sampler, c.samples, **more, **dials))
     return made
 
 
@@ -39,6 +40,16 @@ def _idle(record: Record) -> frozenset[str]:
         return kind(**held).idle()
     except UserError:
         return frozenset()
+
+
+def _own(record: Record) -> frozenset[str]:
+    """The numbers that the sampler's class declares itself, which it shares with no other; none where it is not to be
+    had."""
+    if record.sampler not in SAMPLERS:
+        return frozenset()
+    kind = SAMPLERS[record.sampler]
+    numbers = {f.name for f in dataclasses.fields(kind) if type(f.default) in (int, float)}
+    return frozenset(numbers & vars(kind).get("__annotations__", {}).keys())
 
 
 def resampled(point: ReportPoint, statistics: Mapping[str, np.ndarray], named: set[str]) -> ReportPoint:

@@ -137,3 +137,28 @@ def test_perplexities_far_apart_stand_on_a_logarithmic_axis_and_nothing_leaves_t
 )  # fmt: skip
 def test_which_axes_are_logarithmic(name, low, high, answer):
     assert is_logarithmic(name, low, high) is answer
+
+
+def test_points_that_are_all_alike_stand_in_the_middle_of_shares_that_there_can_be():
+    made = []
+    for n, quality in enumerate((68.0, 96.0)):
+        one = point(f"sampler_{n}", 30.0, quality, steps=n + 1)
+        alike = replace(figure("pass_at_n", 100.0, 0.0), low=100.0, high=100.0)
+        made.append(replace(one, figures=one.figures | {"pass_at_n": alike}))
+    with matplotlib.rc_context(STYLE):
+        drawn = draw(build_frontier(made, [], "pass_at_n", "bleu"))
+        axes, renderer = drawn.figure.axes[0], drawn.figure.canvas.get_renderer()
+        labels = [label.get_window_extent(renderer) for label in axes.get_xticklabels()]
+    assert axes.get_xlim() == (95.0, 105.0)
+    assert max(axes.get_xticks()) == 100
+    assert max(axes.get_yticks()) <= 100
+    assert all(0 <= box.x0 < box.x1 <= drawn.figure.bbox.x1 for box in labels)
+
+
+def test_where_nothing_varies_the_samplers_own_dials_are_written():
+    own = point("imh", 20, 30, scale=1.0, alpha=4.0, chain=4, steps=0)
+    none = point("low_confidence", 25, 28, scale=1.0, temperature=1.0, steps=0)
+    made = [replace(own, changed=(), own=frozenset({"alpha", "chain"})), replace(none, changed=())]
+    with matplotlib.rc_context(STYLE):
+        axes = draw(build_frontier(made, [], "self_bleu", "bleu")).figure.axes[0]
+    assert {text.get_text() for text in axes.texts} == {"", "better", "alpha 4 chain 4"}

@@ -8,7 +8,8 @@ import json
 import sys
 from dataclasses import replace
 
-from synthetic import frontier_points
+from rich.console import Console
+from synthetic import frontier_points, point
 
 from diffq.report.frontier import at_equal_diversity, build_frontier, reference_line, volumes
 from diffq.report.tables import (
@@ -22,6 +23,7 @@ from diffq.report.tables import (
     to_json,
     to_latex,
     to_markdown,
+    to_rich,
 )
 
 
@@ -95,7 +97,30 @@ def test_figures_are_written_short():
 def test_a_narrow_terminal_loses_columns_of_numbers_from_the_right():
     heads, cells = ["sampler", "bleu", "note", "nfe", "seconds"], [["cfg", "12.5 [1, 2]", "a note", "30", "1.2"]]
     assert fitting(heads, cells, 100) == [0, 1, 2, 3, 4]
-    assert fitting(heads, cells, 42) == [0, 1, 2, 3]
-    assert fitting(heads, cells, 36) == [0, 1, 2]
+    assert fitting(heads, cells, 45) == [0, 1, 2, 3]
+    assert fitting(heads, cells, 39) == [0, 1, 2]
     assert fitting(heads, cells, 5) == [0, 1, 2]  # text folds
     assert fitting(heads, [], 5) == [0, 1, 2, 3, 4]
+    assert fitting(heads, cells, 5, least=2) == [0, 1, 2, 3]
+
+
+def test_what_fits_is_not_folded(capsys):
+    heads, cells = ["sampler", "bleu", "nfe"], [["cfg", "12.5 [11.0, 12.9]", "30"]]
+    for width in range(38, 46):
+        shown = [heads[at] for at in fitting(heads, cells, width)]
+        Console(width=width).print(to_rich(shown, [cells[0][: len(shown)]]))
+        assert "12.5 [11.0, 12.9]" in capsys.readouterr().out, width
+
+
+def test_the_axes_come_first_and_stay():
+    heads, cells = table(made(), metrics=("rouge_l",), brief=True)
+    assert heads[3:5] == ["bleu", "self_bleu"]
+    kept = [heads[at] for at in fitting(heads, cells, 20, least=2)]
+    assert kept == ["", "sampler", "dials", "bleu", "self_bleu", "length"]
+
+
+def test_where_nothing_varies_the_samplers_own_dials_are_said():
+    imh = point("imh", 20, 30, scale=1.0, alpha=4.0, chain=8, steps=0)
+    plain = point("low_confidence", 25, 28, scale=1.0, temperature=1.0, steps=0)
+    points = [replace(imh, changed=("chain",), own=frozenset({"alpha", "chain"})), replace(plain, changed=())]
+    assert [row[2] for row in table(build_frontier(points, [], "self_bleu", "bleu"))[1]] == ["alpha 4, chain 8", ""]

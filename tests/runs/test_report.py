@@ -142,3 +142,11 @@ def test_nothing_finished_is_refused(tmp_path):
 def test_labels_leave_out_dials_that_say_nothing(dials, idle):
     assert report_points._idle(SimpleNamespace(sampler="eags", dials=dials)) == idle
     assert report_points._idle(SimpleNamespace(sampler="a plugin's", dials=dials)) == set()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "own"),
+    [("imh", {"alpha", "chain"}), ("best_of", {"candidates", "temperature"}), ("low_confidence", set()), ("?", set())],
+)
+def test_a_samplers_own_dials_are_the_numbers_that_it_declares(sampler, own):
+    assert report_points._own(SimpleNamespace(sampler=sampler)) == own
