@@ -136,7 +136,8 @@ class SequenceIMH(WholeSequences):
         if on_step is not None:
             done_B = torch.zeros(len(pick_B), dtype=torch.float64, device=pick_B.device)
             total = int(canvas.free_BL.sum(1).max())
-            on_step(Step(total, total + 1, done_B, filled, filled.tokens_BL.clone, stats))
+            told = stats if self.chain else {}  # of one text nothing is accepted or turned down
+            on_step(Step(total, total + 1, done_B, filled, filled.tokens_BL.clone, told))
         return filled
 
 

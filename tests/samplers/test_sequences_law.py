@@ -72,6 +72,14 @@ def test_one_text_is_that_of_the_random_order():
         assert torch.equal(plain, BestOf(candidates=1, temperature=0.25, **dials)(model, canvas, Rng(1)).tokens_BL)
 
 
+def test_of_one_text_nothing_is_accepted_or_turned_down():
+    for chain, told in ((0, set()), (2, {"acceptance", "ess", "spread"})):
+        stats = []
+        sampler = SequenceIMH(chain=chain)
+        sampler(DENOISER, tabular.canvas(LENGTH, 5, WORDS), Rng(0), lambda s, to=stats: to.append(s.stats))
+        assert set().union(*stats) == told
+
+
 def test_rows_are_counted_for_the_row_that_asked():
     meter, canvas = Meter(text_models.build("mdlm").denoiser()), text_models.canvas(5, 14)
     BestOf(candidates=3)(meter, canvas, Rng(0))
