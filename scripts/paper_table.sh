@@ -28,7 +28,10 @@ for kept in "docs/results/$results"-{gpu,cpu}/"paper-$paper.md"; do
     if [ -e "$kept" ]; then
         echo "$why; this is $kept (to measure it here: docs/reproduce.md)."
         echo
-        exec cat "$kept"
+        python=.venv/bin/python
+        [ -x "$python" ] || python=python3
+        "$python" -c "import diffq" 2>/dev/null || exec cat "$kept"
+        exec "$python" scripts/show_tables.py "$kept"
     fi
 done
 echo "Nothing has been measured on ${datasets//,/ or } yet: docs/reproduce.md says how." >&2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -77,7 +78,7 @@ def tasks_of(held: Mapping[str, Any], outputs: Path) -> list[Task]:
                 energy = read_energy(at.point.folder)
                 change = energy.get("change") if energy.get("potential") == "log_probability" else None
                 found.setdefault(key, []).append((drawn, change))
-    ordered = sorted(found.items(), key=lambda item: (datasets.index(item[0][0]), -len(item[1])))
+    ordered = sorted(found.items(), key=lambda item: (datasets.index(item[0][0]), -len(item[1]), _natural(item[0][1])))
     return [
         Task(key[0], key[1], tuple(p for p, _ in held), {p.key: change for p, change in held if change})
         for key, held in ordered
@@ -89,6 +90,11 @@ def _label(point: ReportPoint, dataset: Mapping[str, Any], models: str) -> str:
     asked = f"{point.sources} of {Path(dataset['path']).name}" if dataset.get("path") else f"{point.sources} questions"
     said = f"{point.dataset}, {asked} × {point.samples} samples"
     return ", ".join(part for part in (said, point.model if models == "one" else "", point.question) if part)
+
+
+def _natural(label: str) -> list[tuple[int, str]]:
+    """What orders texts by the numbers in them: what ends in _4 before what ends in _10."""
+    return [(int(word), "") if word.isdigit() else (0, word) for word in re.findall(r"[0-9]+|[^0-9]+", label)]
 
 
 def markdown(made: list[Table]) -> str:
