@@ -16,13 +16,14 @@ front also against all that costs no more. Intervals are paired over questions. 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diffq.report.compare import Difference, beats
 from diffq.report.frontier import build_frontier
-from diffq.report.paper import Gap, Part, difference, together
+from diffq.report.paper import UNPUBLISHED, Gap, Part, difference, together
 from diffq.report.points import Figure, ReportPoint
 from diffq.report.published import Table
 from diffq.store.identity import show_value
@@ -43,7 +44,8 @@ class Task:
 
 
 def contest_tables(spec: Mapping[str, Any], tasks: Sequence[Task]) -> list[Table]:
-    """Two tables a task, at equal steps and at equal network rows; one that says how, for a task without points."""
+    """Two tables a task, at equal steps and at equal network rows, with what each claim needs that these points cannot
+    feed; one that says how to measure, for a task of which they feed none."""
     held, made = spec["contests"], []
     for name in held["tasks"]:
         here = [table for task in tasks if task.dataset == name for table in _of_task(held, task)]
@@ -64,29 +66,107 @@ def _of_task(held: Mapping[str, Any], task: Task) -> list[Table]:
     along = held["along"]
     found = {_value(point, along) for point in task.points} - {None}
     values = sorted(found, key=lambda value: value or math.inf, reverse=True)
-    heads = ["claim", *(f"{along}={show_value(value)}" if value else "one token a step" for value in values)]
-    alone, claims, fronts = [], [], []
+    heads = [f"{along}={show_value(value)}" if value else "one token a step" for value in values]
+    alone, claims, fronts = _Rows(), _Rows(), _Rows()
     for claim in held["claims"]:
+        about, lack = [claim["text"], _published(claim)], _lack(held, task, claim)
         if all(along in side for side in _sides(claim)):
-            alone.append([claim["text"], _cell(_judge(held, task, claim, None))])
+            alone.add(about, [_cell(_judge(held, task, claim, None))], lack)
             continue
-        claims.append([claim["text"], *(_cell(_judge(held, task, claim, value)) for value in values)])
+        claims.add(about, [_cell(_judge(held, task, claim, value)) for value in values], lack)
         if "front" in claim:
-            cells = (_cell(_front(held, task, claim["front"], value, equal_rows=True)) for value in values)
-            fronts.append([claim["text"], *cells])
+            cells = [_cell(_front(held, task, claim["front"], value, equal_rows=True)) for value in values]
+            if any(claims.cells[-1]):
+                lack = f"needs points of sampler {claim['front']['than']['sampler']} that cost no more network rows"
+            fronts.add(about, cells, lack)
     tables = (
-        ("as claimed", ["claim", "measured"], alone),
+        ("as claimed", ["measured"], alone),
         (f"at equal {along}", heads, claims),
         ("at equal network rows", heads, fronts),
     )
-    made = [Table(f"{task.label}: {how}", *_filled(of, rows)) for how, of, rows in tables]
-    return [table for table in made if table.cells]
+    if not (alone.measured or claims.measured):
+        return []
+    shown = [(how, of, rows) for how, of, rows in tables if rows.measured or (rows.about and rows is not fronts)]
+    return [Table(f"{task.label}: {how}", *rows.filled(of)) for how, of, rows in shown]
 
 
-def _filled(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows without the columns and the rows in which nothing was measured."""
-    columns = [at for at in range(len(heads)) if at == 0 or any(row[at] for row in rows)]
-    return [heads[at] for at in columns], [[row[at] for at in columns] for row in rows if any(row[1:])]
+@dataclass
+class _Rows:
+    """The rows of a table: what a claim says and what is published of it, a cell for each value of the dial, and what
+    the claim needs where none of them holds anything."""
+
+    about: list[list[str]] = field(default_factory=list)
+    cells: list[list[str]] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
+
+    def add(self, about: list[str], cells: list[str], lack: str) -> None:
+        self.about.append(about)
+        self.cells.append(cells)
+        self.lacks.append(lack)
+
+    @property
+    def measured(self) -> bool:
+        return any(cell for row in self.cells for cell in row)
+
+    def filled(self, heads: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+        """Heads and rows without the columns in which nothing was measured."""
+        columns = [at for at in range(len(heads)) if any(row[at] for row in self.cells)]
+        shown = [[row[at] for at in columns] for row in self.cells]
+        for row, lack in zip(shown, self.lacks, strict=True):
+            if not any(row):
+                row[:1] = [f"not measured: {lack}"]
+        found = [about + row for about, row in zip(self.about, shown, strict=True)]
+        return ["claim", "published", *([heads[at] for at in columns] or ["measured"])], found
+
+
+def _published(claim: Mapping[str, Any]) -> str:
+    """The paper's figure, where one is known."""
+    published = claim.get("relative", {}).get("published")
+    return UNPUBLISHED if published is None else f"{published:+.2f} %"
+
+
+def _lack(held: Mapping[str, Any], task: Task, claim: Mapping[str, Any]) -> str:
+    """What a claim that was not measured needs beyond a task's points."""
+    (asked,) = (asked for asked in claim.values() if isinstance(asked, Mapping))
+    sides = _sides(claim)
+    found = [_at(task, side, held["along"], None) for side in sides]
+    points = [_described(task, side) for side, here in zip(sides, found, strict=True) if not here]
+    if points:
+        return f"needs {' and '.join(dict.fromkeys(points))}"
+    names = [asked[name] for name in ("metric", "over", "diversity") if name in asked]
+    names += [held["quality"]] if "front" in claim else []
+    scores = [
+        _score_needed(name, here)
+        for name in names
+        for here in found
+        if all(_named(point, name) is None for point in here)
+    ]
+    if scores:
+        return f"needs {' and '.join(dict.fromkeys(scores))}"
+    if "falls" in claim:
+        return "needs recorded energies: energy=N"
+    if "within" in claim:
+        return f"needs points that recorded {asked['record']}"
+    return f"needs points of both at equal {held['along']}"
+
+
+def _described(task: Task, side: Mapping[str, Any]) -> str:
+    """The points of a side in words; with their dials where only points of others are there."""
+    said = f"points of sampler {side['sampler']}"
+    said += f" of training {side['training']}" if "training" in side else ""
+    dials = [f"{name}={show_value(value)}" for name, value in side.items() if name not in ("sampler", "training")]
+    training = side.get("training")
+    alike = any(p.sampler == side["sampler"] and training in (None, p.training) for p in task.points)
+    return f"{said} with {' '.join(dials)}" if alike and dials else said
+
+
+def _score_needed(name: str, points: Sequence[ReportPoint]) -> str:
+    """`pass_at_32: num_samples=32`: a metric that points have no score of, and what gives it."""
+    k = re.fullmatch(r"pass_at_(\d+)", name)
+    if k and any(point.samples < int(k[1]) for point in points):
+        return f"{name}: num_samples={k[1]}"
+    plain = name.removesuffix("*")
+    return f"{plain}: diffq score RUN metric={plain}"
 
 
 def _sides(claim: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -115,7 +195,7 @@ def _judge(held: Mapping[str, Any], task: Task, claim: Mapping[str, Any], value:
         return []
     if a.signature != b.signature:
         return [Part("measured in two ways", None, counts=False)]
-    return [Part("", difference(a, b))] if "above" in claim else _relative(a, b, asked)
+    return [Part("", difference(a, b))] if "above" in claim else _relative(a, b)
 
 
 def _cell(parts: Sequence[Part]) -> str:
@@ -167,12 +247,10 @@ def _named(point: ReportPoint, metric: str) -> Figure | None:
     return next((figure for name, figure in sorted(point.figures.items()) if name.startswith(metric[:-1])), None)
 
 
-def _relative(a: Figure, b: Figure, asked: Mapping[str, Any]) -> list[Part]:
-    """100 (a / b − 1), and what is published, which decides nothing."""
+def _relative(a: Figure, b: Figure) -> list[Part]:
+    """100 (a / b − 1)."""
     draws = None if a.draws is None or b.draws is None else 100 * (a.draws / b.draws - 1)
-    ours = Part("percent", Gap.of(100 * (a.value / b.value - 1), draws))
-    published = asked.get("published")
-    return [ours] if published is None else [ours, Part(f"published: {published:+.2f}", None, counts=False)]
+    return [Part("percent", Gap.of(100 * (a.value / b.value - 1), draws))]
 
 
 def _within(point: ReportPoint, asked: Mapping[str, Any]) -> list[Part]:

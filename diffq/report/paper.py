@@ -18,6 +18,9 @@ from diffq.report.points import Figure, ReportPoint, make_lines
 from diffq.report.tables import show_interval
 from diffq.store.identity import show_value
 
+UNPUBLISHED = "not published here"
+"""What stands where a paper's figure is not known."""
+
 Verdict = Literal["held", "did not hold", "undecided"]
 
 
@@ -62,6 +65,7 @@ class Claim:
 
     name: str
     text: str
+    published: str
     verdict: Verdict
     evidence: tuple[str, ...]
 
@@ -94,7 +98,8 @@ def compare_with_paper(frontier: Frontier, spec: Mapping[str, Any]) -> PaperTabl
     for claim in spec["claims"]:
         parts = _TESTS[claim["test"]](frontier, groups, claim, deltas)
         evidence = tuple(part.said() for part in parts)
-        claims.append(Claim(claim["name"], claim["text"], together(parts), evidence))
+        published = str(claim.get("published", UNPUBLISHED))
+        claims.append(Claim(claim["name"], claim["text"], published, together(parts), evidence))
     return PaperTable(spec["title"], str(spec["paper"]), deltas, tuple(claims), tuple(spec.get("footnotes", ())))
 
 
@@ -274,11 +279,11 @@ def delta_table(table: PaperTable) -> tuple[list[str], list[list[str]]]:
         mine = {delta.group: delta for delta in table.deltas if delta.metric == metric}
         published = next(iter(mine.values())).published
         cells = [f"{mine[g].cell}\n{mine[g].point}".strip() for g in groups]
-        rows.append([metric, "not published here" if published is None else f"+{published:g}", *cells])
+        rows.append([metric, UNPUBLISHED if published is None else f"+{published:g}", *cells])
     return ["over the plain baseline", "published", *(f"best {group}" for group in groups)], rows
 
 
 def claim_table(table: PaperTable) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells: claim, verdict, evidence."""
-    rows = [[f"({c.name}) {c.text}", c.verdict, "\n".join(c.evidence)] for c in table.claims]
-    return ["claim", "verdict", "measured"], rows
+    """Headings and cells: claim, what is published of it, verdict, evidence."""
+    rows = [[f"({c.name}) {c.text}", c.published, c.verdict, "\n".join(c.evidence)] for c in table.claims]
+    return ["claim", "published", "verdict", "measured"], rows

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffq.report.paper import Verdict
+from diffq.report.paper import UNPUBLISHED, Verdict
 from diffq.report.tables import show_interval
 from diffq.store.identity import show_value
 
@@ -94,12 +94,13 @@ def _claims(spec: Mapping[str, Any], measured: Measured) -> Table:
     for claim in spec["claims"]:
         a, b = (_score(measured.points, claim[side], claim["metric"]) for side in ("less", "than"))
         if a is None or b is None:
-            cells.append([claim["text"], "open", claim["command"]])
+            cells.append([claim["text"], UNPUBLISHED, "open", claim["command"]])
         else:
             shown = [show_interval(x["value"], x["low"], x["high"]) for x in (a, b)]
-            cells.append([claim["text"], below(a, b), f"{shown[0]} against {shown[1]}"])
-    cells.append([spec["latency"]["text"], *_latency(spec["latency"], measured.latency)])
-    return Table(spec["title"], ["claim", "verdict", "measured"], cells, tuple(spec["footnotes"]))
+            cells.append([claim["text"], UNPUBLISHED, below(a, b), f"{shown[0]} against {shown[1]}"])
+    latency = spec["latency"]
+    cells.append([latency["text"], latency["published"], *_latency(spec["latency"], measured.latency)])
+    return Table(spec["title"], ["claim", "published", "verdict", "measured"], cells, tuple(spec["footnotes"]))
 
 
 def below(a: Mapping[str, Any], b: Mapping[str, Any]) -> Verdict:
