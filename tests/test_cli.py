@@ -237,6 +237,15 @@ def test_ls_shows_every_component_with_its_dials(subject: str, registry: object,
         assert row["name"] in shown
 
 
+def test_ls_shows_one_member_by_its_name(capsys: pytest.CaptureFixture) -> None:
+    assert main(["ls", "samplers", "imh", "best_of", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["best_of", "imh"]
+    assert main(["ls", "samplers", "imh"]) == 0
+    assert "chain" in capsys.readouterr().out
+    assert main(["ls", "samplers", "imhh"]) == 2
+    assert "there is no sampler 'imhh' (did you mean 'imh'?)" in capsys.readouterr().err
+
+
 def test_ls_runs_shows_points_and_trainings(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     point = tmp_path / "points/qqp/gaussian/cfg/scale2-abc"
     training = tmp_path / "train/qqp-gaussian-1"

@@ -90,19 +90,20 @@ def read_request(parser: argparse.ArgumentParser, verb: str, words: Sequence[str
     names: list[str] = []
     outputs = next((w.partition("=")[2] for w in reversed(flags.words) if w.startswith("outputs=")), "outputs")
     for word in flags.words:
-        run = _run_path(word, Path(outputs)) if verb in TAKES_RUNS else None
+        members = verb == "ls" and flags.subject != "runs"  # which of the samplers, models, … are shown
+        run = _run_path(word, Path(outputs)) if verb in TAKES_RUNS and not members else None
         if run is not None:
             runs.append(run)
         elif "=" in word:
             overrides.append(word)
         elif verb == "mos" and flags.subject == "import":
             raise UserError(f"there is no '{word}' here; import takes the folder with key.json, and files of ratings")
+        elif verb == "bench" or members:
+            names.append(word)
         elif verb in TAKES_RUNS:
             raise UserError(
                 f"there is no run '{word}': it is no folder here or under {outputs}/, and no key=value either"
             )
-        elif verb == "bench":
-            names.append(word)
         else:
             raise UserError(f"'{word}' is no key=value; write for example seed=1, or see `diffq {verb} --help`")
     flags.names = names

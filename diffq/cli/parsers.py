@@ -144,12 +144,13 @@ VERBS: dict[str, Verb] = {
         "Runs are points and trainings (kind='training'); every column, dial and metric can be asked by its name.",
         (
             "diffq ls samplers",
+            "diffq ls samplers imh",
             "diffq ls metrics --json",
             "diffq ls runs outputs/points/qqp",
             "diffq ls runs --where \"sampler='cfg' and bleu > 10\" --sort -bleu --limit 20",
             "diffq ls runs --where \"dataset='qqp' and scale >= 2\" --columns folder,scale,bleu,bleu_low,bleu_high",
         ),
-        words="WHAT [RUN ...] [KEY=VALUE ...]",
+        words="WHAT [NAME ...] [RUN ...] [KEY=VALUE ...]",
         flags=QUESTIONS,
     ),
     "export": Verb(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffq.config import Request
-from diffq.errors import UserError
+from diffq.errors import UserError, unknown
 from diffq.settings import as_mapping, describe_range, type_name
 from diffq.store.identity import show_value
 
@@ -41,6 +41,7 @@ def run(request: Request) -> int:
     options = Options(request.config_dirs)
     Layers(options, "sample").arguments(request.overrides)  # imports plugins, refuses what is no key
     rows = list_experiments(options) if subject == "experiments" else list_members(options, subject.removesuffix("s"))
+    rows = _named(rows, request.flags.names, subject.removesuffix("s"))
     if request.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif not rows:
@@ -50,6 +51,15 @@ def run(request: Request) -> int:
     else:
         _print_members(rows)
     return 0
+
+
+def _named(rows: list[dict[str, Any]], names: Sequence[str], what: str) -> list[dict[str, Any]]:
+    """The rows of these names; all where none is given. UserError where there is none of a name."""
+    known = [row["name"] for row in rows]
+    for name in names:
+        if name not in known:
+            raise unknown(what, name, known, f"diffq ls {what}s")
+    return [row for row in rows if not names or row["name"] in names]
 
 
 def list_members(options: Options, group: str) -> list[dict[str, Any]]:

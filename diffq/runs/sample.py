@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,6 @@ def _show(rows: Sequence[dict[str, Any]], as_json: bool, folder: Path | None = N
         if row["source"] != last:
             print(row["source"])
             last = row["source"]
-        print(f"    {row['text']}")
+        print(textwrap.indent(row["text"], "    "))  # an answer may be a grid
     if folder is not None:
         print(f"{folder}/samples.jsonl")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from trained import command, copy_of, samples, sweep
 
 from diffq.cli import main
+from diffq.runs import sample
 from diffq.store.point import Claim, Point
 
 GRID = ("sampler=cfg", "scale=1,2", "steps=4")
@@ -23,6 +24,11 @@ GRID = ("sampler=cfg", "scale=1,2", "steps=4")
 @pytest.fixture
 def outputs(trained: Path, tmp_path: Path) -> Path:
     return copy_of(trained, tmp_path / "outputs")
+
+
+def test_all_lines_of_an_answer_are_indented(capsys: pytest.CaptureFixture[str]):
+    sample._show([{"source": "1000\n0000", "text": "1234\n3412"}, {"source": "1000\n0000", "text": "12"}], False)
+    assert capsys.readouterr().out == "1000\n0000\n    1234\n    3412\n    12\n"
 
 
 def test_a_sweep_leaves_samples_scores_and_a_frontier(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
