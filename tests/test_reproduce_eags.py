@@ -44,7 +44,7 @@ def test_it_trains_sweeps_and_keeps_its_tables(tmp_path: Path) -> None:
     table = (tmp_path / "results/paper-2411.06438.md").read_text()
     assert "## paradetox, 4 questions × 2 samples: as claimed" in table
     assert "| VS_ngram is above SEDD's |" in table
-    assert "published: +13.08" in table
+    assert "| +13.08 % |" in table
     assert "trainings are called" not in table
     samples = (tmp_path / "results/samples.md").read_text()
     assert samples.count("\n**") == 9
