@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -24,6 +24,7 @@ PANELS = 3
 """The most values of steps that are shown."""
 
 _ALONG = ("steps", "tokens_per_step")
+_DASHES: Any = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 _DEAR = 2  # times the rows of the cheapest curve of a panel: what is dearer sets no budget for the others
 
 
@@ -104,11 +105,12 @@ def draw_curves(shown: Sequence[Sequence[Panel]]) -> Any:
     """The figure, drawn by matplotlib's Agg; rows of panels as `panels` gives them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     drawn = [point for row in shown for panel in row for point in panel.points]
-    samplers = list(dict.fromkeys(point.sampler for point in drawn))
     names = [n for n in varying_dials(drawn) if n not in _ALONG]
-    entries = -(-len({_label(point, names) for point in drawn}) // 2)
+    styles = _styles(drawn, names)
+    entries = -(-(len(styles) + 1) // 2)
     legend, head = 0.155 * entries + 0.1, 0.72
     columns = len(shown[0])
     width, height = 0.75 + 2.6 * columns, 0.5 + 2.4 * len(shown) + legend + head
@@ -120,7 +122,7 @@ def draw_curves(shown: Sequence[Sequence[Panel]]) -> Any:
             if panel is None:
                 axes.set_visible(False)
             else:
-                _panel(axes, panel, samplers, names)
+                _panel(axes, panel, styles, names)
         row[0].set_ylabel("Pass@k, % of questions")
     for axes in all_axes[-1]:
         axes.set_xlabel("k")
@@ -131,11 +133,13 @@ def draw_curves(shown: Sequence[Sequence[Panel]]) -> Any:
     if len(shown) > 1:
         said += " · below: what the same rows pay for"
     figure.text(left, 1 - 0.34 / height, said, fontsize=8.5, color="#444444", va="top")
-    found = [axes.get_legend_handles_labels() for axes in all_axes.flat]
     handles: dict[str, Any] = {}
-    for lines, labels in found:  # a plain line that is the best of another panel is dashed there
-        for line, label in zip(lines, labels, strict=True):
+    for axes in all_axes.flat:
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, line)
+    if any(line.get_markerfacecolor() == "white" for axes in all_axes.flat for line in axes.lines):
+        style: dict[str, Any] = {"color": QUIET, "marker": "o", "markersize": 3.4, "markerfacecolor": "white"}
+        handles["hollow: in other steps"] = Line2D([], [], linewidth=1.3, **style)
     figure.legend(
         list(handles.values()), list(handles), loc="lower center", ncols=2, frameon=False, fontsize=7.6,
         handlelength=2.4, columnspacing=1.4, labelspacing=0.3, borderaxespad=0.2,
@@ -144,23 +148,37 @@ def draw_curves(shown: Sequence[Sequence[Panel]]) -> Any:
     return figure
 
 
-def _panel(axes: Any, panel: Panel, samplers: Sequence[str], names: Sequence[str]) -> None:
+def _panel(axes: Any, panel: Panel, styles: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
     plain(axes)
-    seen: Counter[str] = Counter()
+    seen: set[str] = set()
     for point in panel.points:
         k, value, low, high = zip(*curve_of(point), strict=True)
-        number = samplers.index(point.sampler)
-        colour = colour_of(number)
-        dashed = seen[point.sampler] > 0
-        seen[point.sampler] += 1
-        style = {"color": colour, "linestyle": "--" if dashed else "-", "marker": marker_of(number), "markersize": 3.4}
-        axes.plot(k, value, linewidth=1.3, label=_label(point, names), **style)
-        axes.fill_between(k, low, high, color=colour, alpha=0.1, linewidth=0)
+        label = _label(point, names)
+        style = styles[label]
+        hollow = {"markerfacecolor": "white"} if label in seen else {}  # the best, which is cheaper in steps alone
+        seen.add(label)
+        axes.plot(k, value, linewidth=1.3, markersize=3.4, label=label, **style, **hollow)
+        axes.fill_between(k, low, high, color=style["color"], alpha=0.1, linewidth=0)
     ticks = [k for k, *_ in curve_of(panel.points[0])]
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(k) for k in ticks])
     axes.minorticks_off()
     axes.set_title(panel.title, fontsize=9.5, color=QUIET)
+
+
+def _styles(drawn: Sequence[ReportPoint], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By what curves are called, in all panels alike: a colour and a marker for each sampler, and for each of its
+    settings other dashes, of which the first seen, the plainest, has none."""
+    samplers = list(dict.fromkeys(point.sampler for point in drawn))
+    settings: Counter[str] = Counter()
+    found: dict[str, dict[str, Any]] = {}
+    for point in drawn:
+        label = _label(point, names)
+        if label not in found:
+            number, dashes = samplers.index(point.sampler), _DASHES[settings[point.sampler] % len(_DASHES)]
+            found[label] = {"color": colour_of(number), "marker": marker_of(number), "linestyle": dashes}
+            settings[point.sampler] += 1
+    return found
 
 
 def _label(point: ReportPoint, names: Sequence[str]) -> str:

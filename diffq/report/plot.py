@@ -48,7 +48,13 @@ def marker_of(number: int) -> str:
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
+def dashes_of(number: int) -> str:
+    """What their lines are drawn with: where the colours begin anew, dashes."""
+    return ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+
+
 _LABEL, _LEGEND = 7.4, 8.5  # points
+_LONG = 24  # characters at a point
 
 
 @dataclass
@@ -228,10 +234,11 @@ def _draw_line(frontier: Frontier, axes: Any, line: Line, at: int) -> Any:
             axes.plot(values[:, 0], values[:, 1], color=QUIET, linestyle=dashes, linewidth=1.1, zorder=1.5)
         return Line2D([], [], color=QUIET, linestyle=dashes, linewidth=1.1, label=f"{line.label} (null line)")
     colour, marker = colour_of(at), marker_of(at)
+    style: dict[str, Any] = {"color": colour, "linestyle": dashes_of(at)}
     many = len(line.strands) > 1
     for strand in line.strands:
         values = frontier.values(strand.points)
-        axes.plot(values[:, 0], values[:, 1], color=colour, linewidth=0.8 if many else 1.3, alpha=0.55, zorder=2)
+        axes.plot(values[:, 0], values[:, 1], linewidth=0.8 if many else 1.3, alpha=0.55, zorder=2, **style)
         for point, (x, y) in zip(strand.points, values, strict=True):
             _draw_bars(frontier, axes, point, x, y, colour)
             for across, up in frontier.values(point.parts):  # faintly, the seeds that the point is the mean of
@@ -241,7 +248,7 @@ def _draw_line(frontier: Frontier, axes: Any, line: Line, at: int) -> Any:
                 [x], [y], marker=marker, markersize=6.2 if best else 5.0, color=colour, zorder=4 if best else 3,
                 markeredgecolor="black" if best else "white", markeredgewidth=0.9 if best else 0.5, linestyle="none",
             )  # fmt: skip
-    return Line2D([], [], color=colour, marker=marker, markersize=5.5, linewidth=1.3, label=line.label)
+    return Line2D([], [], marker=marker, markersize=5.5, linewidth=1.3, label=line.label, **style)
 
 
 def _draw_bars(frontier: Frontier, axes: Any, point: ReportPoint, x: float, y: float, colour: str) -> None:
@@ -283,13 +290,15 @@ def _key(frontier: Frontier) -> str:
 
 
 def _label(frontier: Frontier, figure: Any, axes: Any) -> Drawn:
-    """Writes the dials at the points: those on the front first, then the ends of strands, then the others."""
+    """Writes the dials at the points: those on the front first, then the ends of strands, then the others. Of each the
+    lines have one in turn, so that none takes all the room."""
     renderer = figure.canvas.get_renderer()
     window = axes.get_window_extent()
     pixel = figure.dpi / 72
     place = Placer(area=(window.x0, window.y0, window.x1, window.y1), gap=2.0 * pixel, reach=_reach(pixel))
-    jobs: list[tuple[int, int, str, str, str, float, float]] = []
+    jobs: list[tuple[int, int, int, str, str, str, float, float]] = []
     for at, line in enumerate(frontier.lines):
+        had = [0, 0, 0]  # of its points, by their rank
         for strand in line.strands:
             pixels = axes.transData.transform(frontier.values(strand.points))
             place.lines += [(*a, *b) for a, b in itertools.pairwise(pixels)]
@@ -298,15 +307,16 @@ def _label(frontier: Frontier, figure: Any, axes: Any) -> Drawn:
             for n, (point, (x, y)) in enumerate(zip(strand.points, pixels, strict=True)):
                 place.blocked += _boxes(frontier, axes, point, x, y, pixel)
                 rank = 0 if point.key in frontier.front else 1 if n in (0, len(strand.points) - 1) else 2
-                text = short_dials(point, said_dials(point, line.varying))
-                jobs.append((rank, len(jobs), point.key, text, colour_of(at), x, y))
+                text = _said(point, line)
+                jobs.append((rank, had[rank], at, point.key, text, colour_of(at), x, y))
+                had[rank] += 1
     corners = axes.transData.transform(_staircase(frontier))
     place.lines += [(*a, *b) for a, b in itertools.pairwise(corners)]
     better = axes.transAxes.transform([(0.84, 0.86), (1, 1)])
     place.blocked.append((*better[0], *better[1]))
     drawn = Drawn(figure, blocked=tuple(place.blocked))
     omitted = []
-    for rank, _, key, text, colour, x, y in sorted(jobs):
+    for rank, _, _, key, text, colour, x, y in sorted(jobs):
         width, height = _text_size(renderer, text, bold=rank == 0)
         if key in drawn.labels:  # a point that two samplers share
             continue
@@ -318,6 +328,13 @@ def _label(frontier: Frontier, figure: Any, axes: Any) -> Drawn:
         _write(axes, text, placed, colour, bold=rank == 0)
     drawn.omitted = tuple(omitted)
     return drawn
+
+
+def _said(point: ReportPoint, line: Line) -> str:
+    """What is written at a point. Where many dials vary, those that are not turned there would leave no room."""
+    names = said_dials(point, line.varying)
+    text = short_dials(point, names)
+    return text if len(text) <= _LONG else short_dials(point, [name for name in names if name in point.changed])
 
 
 def _reach(pixel: float) -> tuple[float, ...]:

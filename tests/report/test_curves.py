@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from synthetic import point
 
-from diffq.report.curves import curve_of, draw_curves, panels, save_curves
+from diffq.report.curves import Panel, curve_of, draw_curves, panels, save_curves
 from diffq.report.points import Figure
 
 
@@ -82,3 +82,27 @@ def test_the_same_points_give_the_same_bytes(tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert "random, temperature 1" in first[1].read_text()
     assert save_curves([point("cfg", 30, 20)], tmp_path / "c") == ()
+
+
+def test_settings_of_one_sampler_are_told_apart_and_look_alike_in_all_panels():
+    others = ({}, {"positions": "confidence"}, {"within": "exact"})
+    own = {"positions": "random", "within": "independent"}
+    made = [solver("imh", 0.4 + n / 10, steps=12 - n, **(own | other)) for n, other in enumerate(others)]
+    made = [replace(made_one, changed=tuple(other)) for made_one, other in zip(made, others, strict=True)]
+    fewer = replace(made[0], key="fewer", dials=made[0].dials | {"steps": 4})
+    rows = [
+        [Panel("", tuple(made[:2])), Panel("", (made[0], made[2]))],
+        [Panel("", (made[0], fewer))],
+    ]
+    figure = draw_curves(rows)
+    shown = [
+        (line.get_label(), line.get_linestyle(), line.get_markerfacecolor())
+        for axes in figure.axes
+        for line in axes.lines
+    ]
+    dashes = {label: style for label, style, _ in shown}
+    assert len(set(dashes.values())) == len(dashes) == 3
+    assert all(style == dashes[label] for label, style, _ in shown)
+    assert dashes["imh"] == "-"
+    (first, second) = [face for *_, face in shown[-2:]]
+    assert (first != "white", second) == (True, "white"), "two of one name in a panel"

@@ -13,7 +13,7 @@ from synthetic import figure, frontier_points, point
 
 from diffq.report.frontier import build_frontier
 from diffq.report.labels import Placer, crosses, inside, meet, overlap
-from diffq.report.plot import COLOURS, MARKERS, STYLE, colour_of, darker, draw, marker_of, save_plot
+from diffq.report.plot import COLOURS, MARKERS, STYLE, colour_of, darker, dashes_of, draw, marker_of, save_plot
 from diffq.report.scales import is_logarithmic
 
 spots = st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300), st.floats(5, 80)), max_size=25)
@@ -91,6 +91,8 @@ def test_the_same_points_give_the_same_bytes(frontier, tmp_path):
 def test_colours_and_markers_differ_and_labels_are_dark():
     assert len(set(COLOURS)) == len(set(MARKERS)) == 8
     assert len({(colour_of(n), marker_of(n)) for n in range(64)}) == 64
+    assert len({colour_of(n) for n in range(8)}) == 8, "a picture of up to eight lines has no colour twice"
+    assert [dashes_of(n) for n in (0, 7, 8, 16)] == ["-", "-", "--", ":"]
 
     def luminance(colour: str) -> float:
         parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
@@ -162,3 +164,26 @@ def test_where_nothing_varies_the_samplers_own_dials_are_written():
     with matplotlib.rc_context(STYLE):
         axes = draw(build_frontier(made, [], "self_bleu", "bleu")).figure.axes[0]
     assert {text.get_text() for text in axes.texts} == {"", "better", "alpha 4 chain 4"}
+
+
+def test_where_many_dials_vary_those_that_are_turned_are_written():
+    made = []
+    for n, turned in enumerate(({"alpha": 8.0}, {"positions": "confidence"}, {"within": "exact"})):
+        dials = {"alpha": 4.0, "positions": "random", "within": "independent", "steps": n + 3} | turned
+        made.append(replace(point("imh", 20 + 4 * n, 30 - 3 * n, **dials), changed=(*turned, "steps")))
+    with matplotlib.rc_context(STYLE):
+        drawn = draw(build_frontier(made, [], "self_bleu", "bleu"))
+    written = {text.get_text() for text in drawn.figure.axes[0].texts}
+    assert written == {"", "better", "alpha 8 n3", "positions confidence n4", "within exact n5"}
+
+
+def test_lines_have_labels_in_turn():
+    """Where there is room for few, the last line has one as well as the first."""
+    made = [
+        point(f"sampler_{n}", 30 + k % 3 / 10 + n / 50, 20 + k / 50, t=k, u=k % 5) for n in range(4) for k in range(30)
+    ]
+    with matplotlib.rc_context(STYLE):
+        drawn = draw(build_frontier(made, [], "self_bleu", "bleu"))
+    assert drawn.omitted
+    had = [key.split("-")[0] for key in drawn.labels]
+    assert {had.count(f"sampler_{n}") > 0 for n in range(4)} == {True}
