@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from experiments import words_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,14 +109,11 @@ def test_every_yaml_composes(group: str) -> None:
             held = composer.options.fragments("metric", name)
             held.get("metrics") or composer._member("metric", name, {})
         else:
-            words = [f"{group}={name}"]
+            words = words_of(name) if group == "experiment" else [f"{group}={name}"]
             if group in ("model", "sampler"):
                 owner = composer.options.component(group, name)
                 text = owner.task == "text" if group == "model" else "absorbing" in owner.processes
                 words += ["dataset=tinyshakespeare"] if text else []
-            if group == "experiment":
-                held = composer.options.experiment(name).get("defaults") or {}
-                words += [f"{key}=here" for key, value in held.items() if value == "???"]
             assert getattr(composer.compose(words).choices, group) == name
 
 

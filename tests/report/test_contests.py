@@ -183,7 +183,7 @@ def test_of_several_settings_the_plainest_is_compared():
 def test_a_task_without_points_says_how_to_measure_it():
     sudoku, countdown = contest_tables(SPEC, [])
     assert "experiment=reasoning_sudoku" in sudoku.cells[0][1]
-    assert "experiment=reasoning_countdown" in countdown.cells[0][1]
+    assert "scripts/reproduce_reasoning.sh" in countdown.cells[0][1]
     assert "not published here" in countdown.notes[0]
     assert "nothing is measured" in markdown([sudoku, countdown])
     alone = [Task("sudoku", "none", (answers("random", 1, 1, steps=0),))]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from experiments import words_of
 from reference import text_models
 from trained import STEPS, copy_of
 
@@ -27,13 +28,13 @@ TINY = {
 
 
 NAMES = list(group_files("experiment", [builtin_dir()]))
-TEXT = [n for n in NAMES if Composer(verb="sweep").compose([f"experiment={n}"]).dataset.written_by == "text"]
+TEXT = [n for n in NAMES if Composer(verb="sweep").compose(words_of(n)).dataset.written_by == "text"]
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_every_sampler_of_an_experiment_on_text_runs(name: str) -> None:
     """On small random networks: its own models and texts are too large to be had here."""
-    samplers = {repr(p.config.sampler): p.config for p in expand([f"experiment={name}"])}
+    samplers = {repr(p.config.sampler): p.config for p in expand(words_of(name))}
     assert samplers
     for config in samplers.values():
         assert config.model.process in config.sampler.processes
@@ -59,10 +60,10 @@ def learnt(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_point_of_an_experiment_is_sampled(name: str, learnt: Path, tmp_path: Path) -> None:
     outputs = f"outputs={copy_of(learnt, tmp_path / 'outputs')}"
     composer, benches = Composer(verb="sweep"), Workbenches()
-    whole = expand([f"experiment={name}"], composer=composer)
+    whole = expand(words_of(name), composer=composer)
     for sampler in dict.fromkeys(p.config.choices.sampler for p in whole):
         process = next(p.config.model.process for p in whole if p.config.choices.sampler == sampler)
-        words = [f"experiment={name}", f"sampler={sampler}", *SMALL, *TINY[process], outputs]
+        words = [*words_of(name), f"sampler={sampler}", *SMALL, *TINY[process], outputs]
         points = expand(words, composer=composer)
         assert points
         for point in points:

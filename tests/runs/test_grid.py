@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from experiments import words_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -162,7 +163,7 @@ def test_the_command_line_wins_over_an_experiment(experiments: Path) -> None:
 
 @pytest.mark.parametrize("name", list(group_files("experiment", [builtin_dir()])))
 def test_every_experiment_expands(name: str) -> None:
-    assert len(expand([f"experiment={name}"], composer=COMPOSER)) >= 1
+    assert len(expand(words_of(name), composer=COMPOSER)) >= 1
 
 
 def test_a_thousand_points_take_no_time_to_speak_of() -> None:
