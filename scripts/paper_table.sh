@@ -17,7 +17,7 @@ if [ -n "$newest" ] && grep -q "^contests:" "conf/paper/$paper.yaml"; then
     # A sweep of something else puts no claim to the test: then the kept table says more.
     table=$("$diffq" report "paper=$paper")
     if grep -v "^- " <<<"$table" | grep -qE "held|did not hold|undecided"; then
-        exec cat <<<"$table"
+        exec "$diffq" report "paper=$paper" # once more: what is held back does not know how wide the terminal is
     fi
     why="No sweep under outputs/ puts a claim on ${datasets//,/ or } to the test"
 elif [ -n "$newest" ]; then
