@@ -17,6 +17,12 @@ class Undefined(UserError):
     """A metric has no value for the answers that it was given, such as a perplexity of empty texts."""
 
 
+def in_short(error: BaseException, most: int = 200) -> str:
+    """What an error of a library says, on one line of so many characters at most, cut between words."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= most else said[: most - 1].rpartition(" ")[0] + " …"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'scale'?)`, or nothing where no known name is near."""
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.6)

@@ -136,18 +136,16 @@ class Work:
         the paper has them, on the models of either masking; SEDD's own sampler; the causal model."""
         plain = {"dial_order": "high_entropy", "dial_update": "masked_only", "dial_entropy": "shannon"}
         found = []
-        with open(rows, encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                led = row["sampler"] in ("eags", "random") and row["dial_steps"] in ("5", "20")
-                own = row["training"] in ("ens", "uniform") and led and all(row[k] in ("", v) for k, v in plain.items())
-                if own or (row["sampler"] in ("analytic", "autoregressive") and row["training"] in ("sedd", "causal")):
-                    found.append(str(self.outputs / row["folder"]))
+        for row in _points(rows):
+            led = row["sampler"] in ("eags", "random") and row["dial_steps"] in ("5", "20")
+            own = row["training"] in ("ens", "uniform") and led and all(row[k] in ("", v) for k, v in plain.items())
+            if own or (row["sampler"] in ("analytic", "autoregressive") and row["training"] in ("sedd", "causal")):
+                found.append(str(self.outputs / row["folder"]))
         return found
 
     def samples(self, rows: Path) -> str:
         """The first answers to the first three sources at points of a frontier.csv, at temperature 1, as a section."""
-        with open(rows, encoding="utf-8") as file:
-            held = [r for r in csv.DictReader(file) if r["kind"] == "point" and float(r["dial_temperature"]) == 1]
+        held = [row for row in _points(rows) if float(row["dial_temperature"]) == 1]
         lines = []
         for training, sampler, steps, update in SAMPLED:
             wanted = {"training": training, "sampler": sampler, "dial_steps": steps, "dial_update": update}
@@ -163,6 +161,12 @@ class Work:
         return "\n".join(lines)
 
 
+def _points(rows: Path) -> list[dict[str, str]]:
+    """The rows of a frontier.csv that are no null lines."""
+    with open(rows, encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["kind"] == "point"]
+
+
 def _first_answers(folder: Path) -> list[str]:
     """One a source, as items of a list."""
     with open(folder / "samples.jsonl", encoding="utf-8") as file:
@@ -173,8 +177,7 @@ def _first_answers(folder: Path) -> list[str]:
 
 def _told(rows: Path, metric: str) -> bool:
     """Whether the points of a frontier.csv have this metric: a few answers have no MAUVE."""
-    with open(rows, encoding="utf-8") as file:
-        return all(row.get(metric) for row in csv.DictReader(file) if row["kind"] == "point")
+    return all(row.get(metric) for row in _points(rows))
 
 
 def main() -> None:

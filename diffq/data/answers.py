@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from diffq.data import hub
 from diffq.data.files import given_or_kept, read_rows, split_file
 from diffq.data.task import DatasetSettings, Example, Split, Task, Verdict
-from diffq.errors import UserError, unknown
+from diffq.errors import UserError, in_short, unknown
 from diffq.settings import setting
 
 _FIELDS = ("question", "tests", "answer")
@@ -230,18 +230,17 @@ class AnswerCorpus:
                 raise UserError(f"{where}: there is no column '{column.replace('|', ' or ')}'; the columns are: {has}")
 
     def hub_splits(self, name: Split) -> str:
-        """What the hub calls a split of ours."""
+        """The hub's split of ours: `hub.split_of`, but where the data set has its questions elsewhere."""
         if name == "test" and self.settings.hub_split:
             return str(self.settings.hub_split)
-        return "validation" if name == "valid" else name
+        return hub.split_of(name)
 
     def _hub(self, name: Split) -> list[Mapping[str, Any]]:
         s = self.settings
         try:
             rows = list(hub.load(s.hub, s.hub_config, self.hub_splits(name)))
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(self._nowhere(f"could not be read ({type(error).__name__}: {reason})")) from error
+            raise UserError(self._nowhere(f"could not be read ({type(error).__name__}: {in_short(error)})")) from error
         for number, row in enumerate(rows, 1):
             self._check(row, f"hub:{s.hub}, row {number}")
         return rows

@@ -20,7 +20,7 @@ from typing import Any
 
 from diffq.data import hub
 from diffq.data.task import Split
-from diffq.errors import UserError
+from diffq.errors import UserError, in_short
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -136,10 +136,10 @@ def read_hub(name: str, place: Place, split: Split, path: str | None, source: st
 def hub_rows(name: str, place: Place, split: Split, path: str | None) -> Iterator[tuple[int, Any]]:
     """Each row of a split of a hub data set, with its number from 1. UserError where it cannot be had."""
     try:
-        rows: Iterable[Any] = hub.load(str(place.hub), place.hub_config, "validation" if split == "valid" else split)
+        rows: Iterable[Any] = hub.load(str(place.hub), place.hub_config, hub.split_of(split))
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(_nowhere(name, path, place.hub, f"{type(error).__name__}: {reason}", place.kept)) from error
+        reason = f"{type(error).__name__}: {in_short(error)}"
+        raise UserError(_nowhere(name, path, place.hub, reason, place.kept)) from error
     return enumerate(rows, 1)
 
 

@@ -13,6 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from diffq.data.task import Split
+
+
+def split_of(name: Split) -> str:
+    """What the hub calls a split of ours."""
+    return "validation" if name == "valid" else name
+
 
 def load(name: str, config: str | None, split: str, **more: Any) -> Any:
     """`datasets.load_dataset`. Whatever it raises: no network, no package, no such name or split, each another."""

@@ -18,7 +18,7 @@ from diffq.data import hub
 from diffq.data.detokenise import DETOKENISERS
 from diffq.data.files import given_or_kept, read_rows, read_text
 from diffq.data.task import DatasetSettings, Split, Task
-from diffq.errors import UserError, unknown
+from diffq.errors import UserError, in_short, unknown
 from diffq.registry import DATASETS
 from diffq.settings import setting
 
@@ -253,7 +253,7 @@ class TextCorpus:
         s = self.settings
         try:
             if s.held_out is None:
-                rows = hub.load(str(s.hub), s.hub_config, "validation" if name == "valid" else name, streaming=True)
+                rows = hub.load(str(s.hub), s.hub_config, hub.split_of(name), streaming=True)
             else:
                 rows = hub.load(str(s.hub), s.hub_config, "train", streaming=True)
                 count = rows.info.splits["train"].num_examples
@@ -261,7 +261,7 @@ class TextCorpus:
             for values in rows:
                 yield values[s.column]
         except Exception as error:
-            why = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            why = f"{type(error).__name__}: {in_short(error, 160)}"
             raise self._nowhere(f"the hub data set {s.hub} could not be read ({why})") from error
 
 

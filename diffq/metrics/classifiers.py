@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffq.errors import UserError
+from diffq.errors import UserError, in_short
 from diffq.metrics.encoders import longest_input, no_progress_bar
 
 _BATCH_TOKENS = 8192
@@ -47,7 +47,7 @@ def load(where: str, tokenizer: str | None = None) -> Classifier:
             )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{where} holds no Hugging Face classifier with its tokenizer ({' '.join(str(error).split())[:120]}); give"
+            f"{where} holds no Hugging Face classifier with its tokenizer ({in_short(error, 120)}); give"
             " the folder that save_pretrained wrote"
         ) from error
     if missing := sorted(said["missing_keys"]):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from diffq.errors import UserError
+from diffq.errors import UserError, in_short
 from diffq.models.base import ModelSettings, Vocabulary
 from diffq.models.checkpoints import list_some
 from diffq.settings import setting
@@ -58,8 +58,7 @@ def read_pretrained(auto: str, folder: Path, what: str, left_over: str = "(?!)")
             folder, output_loading_info=True, trust_remote_code=False, dtype=torch.float32
         )
     except Exception as error:  # a class that is not known, a damaged file: each another exception
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder} is no {what} that `transformers` can read: {reason}") from error
+        raise UserError(f"{folder} is no {what} that `transformers` can read: {in_short(error)}") from error
     finally:
         logging.enable_progress_bar()
         logging.set_verbosity(level)

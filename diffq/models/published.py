@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffq.errors import UserError
+from diffq.errors import UserError, in_short
 from diffq.models.base import DenoisingModel, ModelSettings, Vocabulary
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -141,10 +140,9 @@ def resolve(checkpoint: str) -> str:
 
         return snapshot_download(checkpoint, allow_patterns=list(_FETCHED))
     except Exception as error:  # no network, no such name, no package: each another exception
-        reason = textwrap.shorten(str(error), 160, placeholder=" …")
         raise Unfetched(
             f"{checkpoint} is no folder here, and as a hub model it could not be fetched"
-            f" ({type(error).__name__}: {reason}); give checkpoint=FOLDER, a folder with its files"
+            f" ({type(error).__name__}: {in_short(error, 160)}); give checkpoint=FOLDER, a folder with its files"
         ) from error
 
 

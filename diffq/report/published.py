@@ -99,7 +99,7 @@ def _claims(spec: Mapping[str, Any], measured: Measured) -> Table:
             shown = [show_interval(x["value"], x["low"], x["high"]) for x in (a, b)]
             cells.append([claim["text"], UNPUBLISHED, below(a, b), f"{shown[0]} against {shown[1]}"])
     latency = spec["latency"]
-    cells.append([latency["text"], latency["published"], *_latency(spec["latency"], measured.latency)])
+    cells.append([latency["text"], latency["published"], *_latency(latency, measured.latency)])
     return Table(spec["title"], ["claim", "published", "verdict", "measured"], cells, tuple(spec["footnotes"]))
 
 
