@@ -31,7 +31,8 @@ os.execvp(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """One browser with one page. A context manager; `events` are those that came so far, as the protocol has them."""
+    """One browser with one page. A context manager; `events` are those that came so far, as the protocol has them, and
+    `profile` is the protocol's name of the profile that the page belongs to."""
 
     def __init__(self, folder: Path):
         assert PROGRAM
@@ -45,9 +46,21 @@ class Browser:
             self._process = subprocess.Popen(words, pass_fds=ends, stdout=log, stderr=log, env=environment)
         for end in (to_read, to_write, *ends):
             os.close(end)
-        self._numbers, self._session, self._buffer = itertools.count(1), None, b""
+        self._numbers, self._buffer = itertools.count(1), b""
         self.events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.profile = ""
+        self.forget()
+
+    def forget(self) -> None:
+        """Goes on with an empty page of an empty profile, in which nothing is kept yet.
+
+        `localStorage.clear()` would not do: it may take effect after what the next page has written.
+        """
+        self._session: str | None = None  # the commands are the browser's, not a page's
+        if self.profile:
+            self.call("Target.disposeBrowserContext", browserContextId=self.profile)
+        self.profile = self.call("Target.createBrowserContext")["browserContextId"]
+        target = self.call("Target.createTarget", url="about:blank", browserContextId=self.profile)["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")

@@ -33,7 +33,7 @@ function showStart() {
   byId("start-scale").replaceChildren(...named);
   byId("key-low").textContent = lowest;
   byId("key-high").textContent = highest === 10 ? "9" : highest;
-  byId("name").value = held.rater;
+  byId("name").value ||= held.rater; // nothing that is being typed is lost
   byId("begin").textContent = ratedCount() ? "Go on" : "Begin";
   show("start");
 }
@@ -177,18 +177,17 @@ byId("file").addEventListener("change", async () => {
     showStart();
   }
 });
-// The same page in a second window: both show what was rated in either.
+// The same page in a second window, or in one that was closed a moment ago: both have what was rated in either.
 window.addEventListener("storage", (event) => {
-  if (event.key !== place) return;
-  const at = held.at;
-  recall();
-  held.at = at;
+  if (event.key !== place || event.newValue === null) return;
+  hear(event.newValue);
   if (shown === "rating") showGrade();
+  else if (shown === "end") showEnd();
+  else showStart();
   showProgress();
 });
 
 recall();
-keep();
 showTheme(themeNow());
 makeGrades();
 if (held.rater !== "" && ratedCount() > 0 && ratedCount() < data.items.length) showItem(held.at);

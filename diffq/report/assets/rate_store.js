@@ -19,8 +19,12 @@ function wholeRatings(read) {
   return Object.fromEntries(entries.filter(([id, said]) => itemAt.has(id) && isGrade(said?.rating)));
 }
 
+// Reads what is kept here. Nothing is written under its name meanwhile: what another window has just said may not have
+// come through yet, and would be lost.
 function recall() {
   try {
+    localStorage.setItem(`${place}-tried`, "");
+    localStorage.removeItem(`${place}-tried`);
     const text = localStorage.getItem(place);
     const read = text === null ? {} : JSON.parse(text);
     held.rater = typeof read.rater === "string" ? read.rater : "";
@@ -44,6 +48,24 @@ function rate(item, rating) {
   held.ratings[item.id] = { rating, at: new Date().toISOString() };
   held.saved = 0;
   keep();
+}
+
+// Adds ratings from elsewhere to these; of two of one text the later one holds.
+function join(read) {
+  for (const [id, said] of Object.entries(wholeRatings(read.ratings))) {
+    if (held.ratings[id]?.at >= said.at) continue;
+    held.ratings[id] = said;
+    held.saved = 0;
+  }
+  if (held.rater === "" && typeof read.rater === "string") held.rater = read.rater;
+}
+
+// Another window has kept what it holds: this one has that too now, and keeps what the other did not have.
+function hear(text) {
+  const read = JSON.parse(text);
+  join(read);
+  const had = wholeRatings(read.ratings);
+  if (Object.entries(held.ratings).some(([id, said]) => !(had[id]?.at >= said.at))) keep();
 }
 
 // What is saved to a file, and read by `diffq mos import`.
@@ -72,10 +94,7 @@ function takeFile(text) {
   }
   if (read?.format !== "diffq-ratings") return "This is no file of ratings.";
   if (read.study !== data.study || read.page !== data.page) return "This file was saved from another page than this one.";
-  for (const [id, said] of Object.entries(wholeRatings(read.ratings))) {
-    if (!(held.ratings[id]?.at >= said.at)) held.ratings[id] = said; // of two the later one
-  }
-  if (held.rater === "" && typeof read.rater === "string") held.rater = read.rater;
+  join(read);
   keep();
   return "";
 }
