@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from diffq.data import hub
+from diffq import hub
 from diffq.data.files import given_or_kept, read_rows, split_file
 from diffq.data.task import DatasetSettings, Example, Split, Task, Verdict
-from diffq.errors import UserError, in_short, unknown
+from diffq.errors import UserError, unknown
 from diffq.settings import setting
 
 _FIELDS = ("question", "tests", "answer")
@@ -240,7 +240,7 @@ class AnswerCorpus:
         try:
             rows = list(hub.load(s.hub, s.hub_config, self.hub_splits(name)))
         except Exception as error:
-            raise UserError(self._nowhere(f"could not be read ({type(error).__name__}: {in_short(error)})")) from error
+            raise UserError(self._nowhere(f"could not be read ({hub.why(error)})")) from error
         for number, row in enumerate(rows, 1):
             self._check(row, f"hub:{s.hub}, row {number}")
         return rows

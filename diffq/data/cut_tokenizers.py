@@ -23,6 +23,7 @@ from typing import Any
 
 from diffq.data.tokenizers import Tokenizer
 from diffq.errors import UserError
+from diffq.hub import no_vain_retries
 
 ROBERTA = "roberta-base"
 _HUB = "FacebookAI/roberta-base"
@@ -47,7 +48,9 @@ def roberta_tokenizer() -> Tokenizer:
     try:
         from transformers import AutoTokenizer
 
-        model = json.loads(AutoTokenizer.from_pretrained(_HUB, use_fast=True).backend_tokenizer.to_str())["model"]
+        with no_vain_retries():
+            read = AutoTokenizer.from_pretrained(_HUB, use_fast=True)
+        model = json.loads(read.backend_tokenizer.to_str())["model"]
         return _byte_level(model["vocab"], _pairs(model["merges"]), _ROLES, exact=False)
     except Exception as error:  # no network, no such name: each another exception
         raise UserError(

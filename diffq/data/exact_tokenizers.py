@@ -13,6 +13,7 @@ from typing import Any
 
 from diffq.data.tokenizers import Tokenizer
 from diffq.errors import UserError
+from diffq.hub import no_vain_retries
 
 END, MASK, UNKNOWN = "<|endoftext|>", "[MASK]", "\ufffd"
 
@@ -27,7 +28,8 @@ def gpt2_tokenizer() -> Tokenizer:
     try:
         from transformers import AutoTokenizer
 
-        return exact(AutoTokenizer.from_pretrained("gpt2").backend_tokenizer)
+        with no_vain_retries():
+            return exact(AutoTokenizer.from_pretrained("gpt2").backend_tokenizer)
     except Exception as error:  # no network, no such name: each another exception
         raise UserError(
             f"GPT-2's vocabulary was found neither in {place} nor on the hub as gpt2; give a folder with its vocab.json"

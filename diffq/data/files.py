@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffq.data import hub
+from diffq import hub
 from diffq.data.task import Split
-from diffq.errors import UserError, in_short
+from diffq.errors import UserError
 
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -138,8 +138,7 @@ def hub_rows(name: str, place: Place, split: Split, path: str | None) -> Iterato
     try:
         rows: Iterable[Any] = hub.load(str(place.hub), place.hub_config, hub.split_of(split))
     except Exception as error:
-        reason = f"{type(error).__name__}: {in_short(error)}"
-        raise UserError(_nowhere(name, path, place.hub, reason, place.kept)) from error
+        raise UserError(_nowhere(name, path, place.hub, hub.why(error), place.kept)) from error
     return enumerate(rows, 1)
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from diffq.data import hub
+from diffq import hub
 from diffq.data.detokenise import DETOKENISERS
 from diffq.data.files import given_or_kept, read_rows, read_text
 from diffq.data.task import DatasetSettings, Split, Task
-from diffq.errors import UserError, in_short, unknown
+from diffq.errors import UserError, unknown
 from diffq.registry import DATASETS
 from diffq.settings import setting
 
@@ -261,8 +261,7 @@ class TextCorpus:
             for values in rows:
                 yield values[s.column]
         except Exception as error:
-            why = f"{type(error).__name__}: {in_short(error, 160)}"
-            raise self._nowhere(f"the hub data set {s.hub} could not be read ({why})") from error
+            raise self._nowhere(f"the hub data set {s.hub} could not be read ({hub.why(error)})") from error
 
 
 def _is_of(file: Path, name: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from diffq.data.task import Corpus, DocumentCorpus
 from diffq.errors import UserError
+from diffq.hub import no_vain_retries
 from diffq.store.files import write_atomic
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -330,7 +331,8 @@ def _from_transformers(name: str, missing: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        read = AutoTokenizer.from_pretrained(name, use_fast=True)
+        with no_vain_retries():
+            read = AutoTokenizer.from_pretrained(name, use_fast=True)
         backend = read.backend_tokenizer
     except Exception as error:  # a wrong folder, no network, no fast version: each another exception
         raise UserError(missing) from error

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffq.errors import UserError, in_short
+from diffq.hub import no_vain_retries
 from diffq.metrics.encoders import longest_input, no_progress_bar
 
 _BATCH_TOKENS = 8192
@@ -40,8 +41,9 @@ def load(where: str, tokenizer: str | None = None) -> Classifier:
 
     folder = str(Path(where).expanduser())
     try:
-        words = AutoTokenizer.from_pretrained(tokenizer or folder, local_files_only=Path(tokenizer or folder).is_dir())
-        with no_progress_bar():
+        with no_vain_retries(), no_progress_bar():
+            spoken = tokenizer or folder
+            words = AutoTokenizer.from_pretrained(spoken, local_files_only=Path(spoken).is_dir())
             network, said = AutoModelForSequenceClassification.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True
             )

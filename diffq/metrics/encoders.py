@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffq.errors import UserError
+from diffq.hub import no_vain_retries
 
 _BATCH_TOKENS = 8192
 _COUNTS = re.compile(
@@ -54,8 +55,8 @@ def load(where: str) -> Encoder:
 
     local = Path(where).is_dir()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
-        with no_progress_bar():
+        with no_vain_retries(), no_progress_bar():
+            tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
             network, said = AutoModel.from_pretrained(where, local_files_only=local, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise UserError(

@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from diffq.errors import UserError, in_short
+from diffq.errors import UserError
+from diffq.hub import no_vain_retries, why
 from diffq.models.base import DenoisingModel, ModelSettings, Vocabulary
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -138,11 +139,12 @@ def resolve(checkpoint: str) -> str:
     try:
         from huggingface_hub import snapshot_download
 
-        return snapshot_download(checkpoint, allow_patterns=list(_FETCHED))
+        with no_vain_retries():
+            return snapshot_download(checkpoint, allow_patterns=list(_FETCHED))
     except Exception as error:  # no network, no such name, no package: each another exception
         raise Unfetched(
             f"{checkpoint} is no folder here, and as a hub model it could not be fetched"
-            f" ({type(error).__name__}: {in_short(error, 160)}); give checkpoint=FOLDER, a folder with its files"
+            f" ({why(error)}); give checkpoint=FOLDER, a folder with its files"
         ) from error
 
 

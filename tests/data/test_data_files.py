@@ -137,7 +137,7 @@ def test_no_hub_tells_all_three_places(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def offline(*_: object, **__: object) -> None:
-        raise OSError("offline mode is enabled")
+        raise RuntimeError("offline mode is enabled")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     monkeypatch.delenv("DIFFQ_DATA", raising=False)
