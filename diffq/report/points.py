@@ -204,7 +204,7 @@ class Line:
 
 
 def make_lines(points: Sequence[ReportPoint]) -> list[Line]:
-    """One line a sampler, in the order in which they come; null lines last.
+    """One line a sampler, in the order in which they come, several trainings of one model by name; null lines last.
 
     Where one sampler was used with several models, checkpoints, length models or seeds, or asked several things of one
     data set, the label says which. Of a checkpoint it says what its training was called, or the first digits of its
@@ -216,12 +216,16 @@ def make_lines(points: Sequence[ReportPoint]) -> list[Line]:
         seeds = ", ".join(map(str, point.seeds))
         key = (point.kind, point.sampler, point.model, point.checkpoint[:6], point.question, point.length, seeds)
         groups.setdefault(key, []).append(point)
+    first: dict[tuple[Any, ...], int] = {}  # by names, pictures of two data sets give trainings called alike one colour
+    for key in groups:
+        first.setdefault(key[:3], len(first))
     lines = []
-    for (kind, sampler, *rest), members in groups.items():
+    for key, members in sorted(groups.items(), key=lambda item: (first[item[0][:3]], called.get(item[0][3], ""))):
+        kind, sampler, *rest = key
         label = sampler
         for at, (value, prefix) in enumerate(zip(rest, ("", "checkpoint ", "", "length ", "seed "), strict=True)):
             like = (kind, sampler, rest[0]) if prefix == "checkpoint " else (kind, sampler)
-            if len({key[at + 2] for key in groups if key[: len(like)] == like}) > 1:
+            if len({other[at + 2] for other in groups if other[: len(like)] == like}) > 1:
                 label += f" · {called.get(value) or prefix + value}" if value else ""
         varying = varying_dials(members)
         lines.append(Line(label, kind, varying, tuple(_strands(members, varying))))

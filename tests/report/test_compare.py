@@ -78,6 +78,7 @@ def test_seeds_are_one_point():
     ]
     named = [replace(each, training=name) for each, name in zip(other, ("ens", "uniform"), strict=True)]
     assert [each.label for each in make_lines(named)] == ["a · ens", "a · uniform"]
+    assert [each.label for each in make_lines(named[::-1])] == ["a · ens", "a · uniform"], "one colour in any order"
     same = [replace(each, training="ens") for each in other]
     assert [each.label for each in make_lines(same)] == ["a · checkpoint x", "a · checkpoint y"]
 
