@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffq.config import Config, Request, compose
-from diffq.config.sections import TrainerSettings
 from diffq.errors import UserError
 from diffq.interrupts import reaching
 from diffq.runs.tracking import NoTracker, Tracker, open_tracker
@@ -74,7 +73,7 @@ def train(config: Config, *, progress: bool = True) -> Path:
     """
     config = _sized(config)
     folder = training_folder(config)
-    if _finished(folder, config.trainer):
+    if _finished(folder, config):
         _call(folder, config.trainer.label)
         if progress and _first_process():
             more = "goes on from it" if config.trainer.schedule == "constant" else "is another training"
@@ -118,12 +117,30 @@ def training_folder(config: Config) -> Path:
     return Store(Path(config.outputs)).train / f"{name}-{digest(training_key(config))[:8]}"
 
 
-def _finished(folder: Path, trainer: TrainerSettings) -> bool:
+def _finished(folder: Path, config: Config) -> bool:
+    """Whether its budget is used up, and the user's files are those that it was trained on. Files that look otherwise
+    have it prepared once more, which tells whether they hold something else (`_check_data`)."""
     run = read_json(folder / RUN) or {}
-    if run.get("status") != "done":
+    if run.get("status") != "done" or run.get("files", _files(config)) != _files(config):
         return False
-    steps, minutes = trainer.max_steps, trainer.max_minutes
+    steps, minutes = config.trainer.max_steps, config.trainer.max_minutes
     return (steps is not None and run["step"] >= steps) or (minutes is not None and run["seconds"] >= 60 * minutes)
+
+
+def _files(config: Config) -> str:
+    """A digest of names, sizes and times of change of what a training reads at places that the user gives."""
+    given = (
+        getattr(config.dataset, "path", None),
+        getattr(config.model, "start", None),
+        config.trainer.entropy_model,
+    )
+    found = []
+    for place in (Path(path).expanduser() for path in given if path):
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file():
+                about = file.stat()
+                found.append([str(file.relative_to(place)), about.st_size, about.st_mtime_ns])
+    return digest(found)
 
 
 def _call(folder: Path, label: str | None) -> None:
@@ -193,6 +210,7 @@ def prepare(config: Config, folder: Path, accelerator: Any, shown: bool) -> Job:
         "model": config.choices.model,
         "parameters": sum(p.numel() for p in model.parameters()),
         **facts,
+        "files": _files(config),
         "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }

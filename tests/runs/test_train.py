@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,27 @@ def test_a_finished_training_is_not_touched(trained, capsys):
     assert verb.train(small(trained.parent.parent)) == trained
     assert "trained already" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in trained.rglob("*")} == before
+
+
+def test_a_finished_training_notices_files_that_changed_under_their_name(tmp_path, capsys):
+    file = tmp_path / "pairs.jsonl"
+    lines = [json.dumps({"source": f"who is {n}", "target": f"what about {n % 7}"}) for n in range(60)]
+    file.write_text("\n".join(lines))
+    asked = [word for word in SMALL if "grammar" not in word and "size" not in word]
+    asked += ["dataset=pairs", f"dataset.path={file}", "dataset.tokenizer=words", "trainer.max_steps=2"]
+    config = compose([*asked, f"outputs={tmp_path}"], verb="train")
+    folder = verb.train(config, progress=False)
+    weights = (folder / "model.safetensors").read_bytes()
+    os.utime(file, (1, 1))  # as a copy may have it: read once more, and found to be the same
+    for said in ("", "trained already"):
+        capsys.readouterr()
+        assert verb.train(config) == folder
+        assert said in capsys.readouterr().err
+        assert (folder / "model.safetensors").read_bytes() == weights
+        assert json.loads((folder / "run.json").read_text())["step"] == 2
+    file.write_text("\n".join(lines).replace("what", "whom"))
+    with pytest.raises(UserError, match=r"was begun on other data"):
+        verb.train(config, progress=False)
 
 
 def test_a_larger_budget_goes_on_where_the_rate_is_constant(tmp_path):
