@@ -29,6 +29,7 @@ from diffq.diffusion.contracts import Canvas
 from diffq.errors import UserError
 from diffq.models.checkpoints import Described, Loaded, load, read_config
 from diffq.models.published import is_published, published_settings, resolve
+from diffq.registry import DATASETS
 from diffq.runs.answer_questions import AnswerQuestions
 from diffq.runs.form_questions import FormQuestions
 from diffq.runs.pair_forms import LaidOutQuestions
@@ -211,6 +212,7 @@ def known_checkpoint(config: Config) -> Config | str:
     if named is not None:
         folder = Path(resolve(named))
         if not is_published(folder):
+            _refuse_of_forms(named, folder, config)
             return dataclasses.replace(config, checkpoint=str(folder))
         settings = published_settings(folder)
         asked = config.model.kind if hasattr(config.model, "hub") else settings.kind
@@ -249,6 +251,17 @@ def known_checkpoint(config: Config) -> Config | str:
     words = f"diffq train model={model} dataset={dataset}{' ' if others else ''}{others}"
     with_ = f" with {others}" if others else ""
     raise Untrained(f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}")
+
+
+def _refuse_of_forms(named: str, folder: Path, config: Config) -> None:
+    """UserError where a training knows the characters of an embedded world alone, and is asked for texts."""
+    trained = read_config(folder)["dataset"]
+    kind = trained["kind"]
+    if config.dataset.task != "forms" and kind in DATASETS and DATASETS[kind].task == "forms":
+        raise UserError(
+            f"checkpoint={named} was trained on dataset={trained.get('name', kind)}, knows no characters but those of"
+            f" its forms, and is asked for dataset={config.choices.dataset}; give a checkpoint that was trained on texts"
+        )
 
 
 def to_train(config: Config) -> Config:

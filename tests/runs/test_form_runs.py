@@ -54,6 +54,8 @@ def test_a_score_of_any_k_is_repeated_by_its_name(trained, capsys):
         (["sweep", "dataset=countdown", "num_sources=2"], "does not know ' ', ','"),
         (["sweep", "--plan", "dataset=countdown", "num_sources=2"], "does not know ' ', ','"),
         (["sample", "dataset=countdown", "--source", "15,44,79,50"], "does not know ','"),
+        (["sweep", "dataset=grammar", "num_sources=2"], "was trained on dataset=sudoku, knows no characters but those"),
+        (["sweep", "--plan", "dataset=grammar", "num_sources=2"], "was trained on dataset=sudoku, knows"),
         (["sample", "dataset=sudoku", "--source", "hello"], "'hello' is no 4x4 grid"),
         (["sample", "dataset=sudoku", "--source", "0" * 16, "--template", "1 _"], "a form has its givens in --source"),
     ],
