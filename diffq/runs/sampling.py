@@ -10,7 +10,7 @@ import dataclasses
 import re
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from diffq.runs.energy import record_energy
 from diffq.runs.trace import trace_point
 from diffq.runs.training_names import name_of
 from diffq.runs.workbench import Workbench
+from diffq.samplers.base import Sampler
 from diffq.settings import as_mapping
 from diffq.store.point import Claim, Point
 from diffq.store.root import Store
@@ -92,7 +93,7 @@ def _fill(
         about["by_samples"] = _kept_marks(earlier, sum(len(b.rows) for b in batches[:done]))
         claim.record(spent | about)
         _sample_batches(config, bench, claim, batches[done:], spent, about, on_progress, on_step)
-        about |= _mean_records(config.sampler.records, point, total)
+        about |= _mean_records(point, total) if config.sampler.records else {}
         claim.finish(spent | about | {"peak_memory_bytes": peak_memory(bench.device)})
 
 
@@ -125,7 +126,7 @@ def _sample_batches(
         meter = Meter(bench.denoiser)
         began = time.perf_counter()
         canvas = bench.canvas(batch)
-        records = _Records(config.sampler.records, on_step)
+        records = _Records(config.sampler, on_step)
         filled = config.sampler(meter, canvas, Rng(config.seed), records.on_step).cut_at_end()
         require_numbers(meter, config)
         rows = _rows(batch, bench, filled, meter.row_nfe_B, config.sampler.takes_length)  # waits for the device
@@ -144,11 +145,11 @@ def _sample_batches(
 
 
 class _Records:
-    """Listens to the steps of a batch and keeps the mean of some of their statistics, row by row. Never waits for the
-    device before the end."""
+    """Listens to the steps of a batch and keeps the mean of some of their statistics, of some their sum too, row by
+    row. Never waits for the device before the end."""
 
-    def __init__(self, names: Sequence[str], then: OnStep | None):
-        self.names, self.then = names, then
+    def __init__(self, sampler: Sampler, then: OnStep | None):
+        self.names, self.totals, self.then = sampler.records, sampler.totals, then
         self.sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, torch.Tensor] = {}
 
@@ -167,22 +168,25 @@ class _Records:
             self.then(step)
 
     def into(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows with their means under `stats`; without where there was no step with such a statistic."""
-        sums = {name: value.tolist() for name, value in self.sums.items()}
-        counts = {name: value.tolist() for name, value in self.counts.items()}
-        found = [{n: float(f"{sums[n][b] / counts[n][b]:.6g}") for n in sums if counts[n][b]} for b in range(len(rows))]
+        """The rows with their means and sums under `stats`; without where no step had such a statistic."""
+        found: list[dict[str, float]] = [{} for _ in rows]
+        for name in self.sums:
+            told = zip(found, self.sums[name].tolist(), self.counts[name].tolist(), strict=True)
+            for stats, total, count in told:
+                if count:
+                    stats[name] = float(f"{total / count:.6g}")
+                if count and name in self.totals:
+                    stats[f"{name}_in_all"] = float(f"{total:.6g}")
         return [row | ({"stats": stats} if stats else {}) for row, stats in zip(rows, found, strict=True)]
 
 
-def _mean_records(names: Sequence[str], point: Point, rows: int) -> dict[str, Any]:
+def _mean_records(point: Point, rows: int) -> dict[str, Any]:
     """The means over all rows of a point of what its rows keep, for run.json."""
-    if not names:
-        return {}
-    held: dict[str, list[float]] = {name: [] for name in names}
+    held: dict[str, list[float]] = {}
     for row in point.rows(rows):
         for name, value in row.get("stats", {}).items():
-            held[name].append(value)
-    return {"records": {name: sum(values) / len(values) for name, values in held.items() if values}}
+            held.setdefault(name, []).append(value)
+    return {"records": {name: sum(values) / len(values) for name, values in held.items()}}
 
 
 def require_numbers(meter: Meter, config: Config) -> None:

@@ -260,7 +260,7 @@ def _refuse_of_forms(named: str, folder: Path, config: Config) -> None:
     if config.dataset.task != "forms" and kind in DATASETS and DATASETS[kind].task == "forms":
         raise UserError(
             f"checkpoint={named} was trained on dataset={trained.get('name', kind)}, knows no characters but those of"
-            f" its forms, and is asked for dataset={config.choices.dataset}; give a checkpoint that was trained on texts"
+            f" its forms, and is asked for dataset={config.choices.dataset}; give one that was trained on texts"
         )
 
 

@@ -30,6 +30,7 @@ class Sampler(Settings, ABC):
     at_most: ClassVar[bool] = False  # what is counted of it without weights is the most that it asks
     fills: ClassVar[bool] = False  # its steps can give drafts without masks (`Step.filled`)
     records: ClassVar[tuple[str, ...]] = ()  # of the statistics of its steps, those whose mean a row keeps
+    totals: ClassVar[tuple[str, ...]] = ()  # those whose sum it keeps too, under their names and "_in_all"
 
     @abstractmethod
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:

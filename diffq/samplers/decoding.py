@@ -91,8 +91,12 @@ class Counting(InBlocks):
     tokens_per_step: int = setting(1, "positions that a round writes, where steps is 0", low=1)
     pace: Pace = setting("even", "with steps, how many each writes: even, as LLaDA; dream: by Dream's grid of times")
 
+    def idle(self) -> frozenset[str]:
+        return super().idle() | {"tokens_per_step" if self.steps else "pace"}
+
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan:
-        return Plan(canvas, blocks, steps=self.steps, tokens_per_step=self.tokens_per_step, pace=self.pace)
+        pace = self.pace if self.steps else "even"
+        return Plan(canvas, blocks, steps=self.steps, tokens_per_step=self.tokens_per_step, pace=pace)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,11 +236,12 @@ class Decoding(Caching, MaskedSampler):
         merit_RK = of_slots(merit_N, slots, at_RK)
         if now.quotas is None:  # open positions come first in at_RK, but on a GPU nobody has counted them
             merit_RK = merit_RK.masked_fill(~now.open_RL.gather(1, at_RK), -math.inf)
-        best_RK = merit_RK.argsort(dim=1, descending=True, stable=True)
+        best_RK = told_apart(merit_RK, at_RK, canvas, self.scale, rng, now).argsort(dim=1, descending=True, stable=True)
         if now.quotas is None:
             falling_RK = merit_RK.gather(1, best_RK)
-            write_RQ = self.above(falling_RK) & (falling_RK > -math.inf)
+            write_RQ = self.above(falling_RK)
             write_RQ[:, 0] = True
+            write_RQ &= falling_RK > -math.inf  # nothing of a row that is done, and runs along until the host looks
         else:
             best_RK = best_RK[:, : max(now.quotas)]
             write_RQ = real(slots_of(now.quotas, best_RK.shape[1], best_RK.device), best_RK)
@@ -277,17 +282,31 @@ class Sight:
         return tuple(self.session.read(self.hidden, self.slots, reductions))
 
     def untied(self, merit_N: Tensor, visit: int = 0) -> Tensor:
-        """The merits in steps of 2⁻¹³, equal ones told apart by a random order, float64. On a canvas of masks alone a
-        network without absolute places sees no difference between positions, and rounding would rank them."""
+        """The merits without ties, see `untied`."""
         row_R1 = self.canvas.row_B[self.row_R][:, None]
-        apart_N = uniform(self.rng.key(Stream.ORDER, row_R1, visit, self.at_RK)).flatten()[self.slots]
-        return ((merit_N.double() / _STEP).round() + apart_N / 2) * _STEP
+        return untied(merit_N, self.rng.key(Stream.ORDER, row_R1, visit, self.at_RK).flatten()[self.slots])
 
     def ends_last(self, merit_N: Tensor, token_N: Tensor) -> Tensor:
         """The merits, those of end tokens below all others where they are to wait."""
         if self.rule.ending != "last" or self.canvas.end is None:
             return merit_N
         return torch.where(self.canvas.are_ends(token_N), merit_N - _BEHIND, merit_N)
+
+
+def untied(merit: Tensor, key: Tensor) -> Tensor:
+    """Merits in steps of 2⁻¹³, equal ones told apart by draws with these keys, float64. What differs by rounding alone
+    would otherwise be ranked by it, and a row's tokens would depend on its batch."""
+    return ((merit.double() / _STEP).round() + uniform(key) / 2) * _STEP
+
+
+def told_apart(merit_RK: Tensor, at_RK: Tensor, canvas: Canvas, scale: float, rng: Rng, now: Round) -> Tensor:
+    """What the positions at_RK are ranked by, (R, K): their merits, `untied` in rows where nothing but masks can be
+    seen. There a network without absolute places finds them all alike. Elsewhere merits differ by what they are."""
+    if now.index:
+        return merit_RK
+    seen_RL = canvas.valid_BL[now.row_R] & ~canvas.free_BL[now.row_R] & (scale != 0)  # 0: prompts are masked, too
+    key_RK = rng.key(Stream.ORDER, canvas.row_B[now.row_R][:, None], 0, at_RK)
+    return torch.where(seen_RL.any(1, keepdim=True), merit_RK, untied(merit_RK, key_RK))
 
 
 def _of_rows(value_R: Tensor, row_R: Tensor, rows: int) -> Tensor:

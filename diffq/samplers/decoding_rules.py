@@ -106,10 +106,12 @@ class RankThenSample(Counting, Ranking):
 
     `entropy_bound` of a round: the most entropy, in nats, that what it writes can have where the best token has the
     probability 1 − δ, Σ h(δ) + δ log(V − 1) (Fano). Positions are chosen by the state alone, so the sum over a row's
-    rounds, averaged over rows, bounds the entropy of the text. Not told where a temperature above 1 voids it.
+    rounds (`entropy_bound_in_all`), averaged over rows, bounds the entropy of the text. Not told where a temperature
+    above 1 voids it.
     """
 
     records: ClassVar[tuple[str, ...]] = ("entropy_bound",)
+    totals: ClassVar[tuple[str, ...]] = ("entropy_bound",)
 
     def ranked(self, sight: Sight) -> tuple[Tensor, None]:
         (best_N1, token_N1), log_z_N = sight.read(self.rank(Top(1)), self.rank(LogZ()))
@@ -118,7 +120,7 @@ class RankThenSample(Counting, Ranking):
     def told(self, merit_RQ: Tensor, write_RQ: Tensor, words: int) -> dict[str, Tensor]:
         if self.temperature > 1 or self.ending == "last":
             return {}
-        return {"entropy_bound": (entropy_bound(merit_RQ, words) * write_RQ).sum(1)}
+        return {"entropy_bound": torch.where(write_RQ, entropy_bound(merit_RQ, words), 0.0).sum(1)}
 
 
 def entropy_bound(log_p: Tensor, words: int) -> Tensor:

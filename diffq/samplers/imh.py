@@ -42,7 +42,16 @@ from diffq.registry import SAMPLERS
 from diffq.rng import Rng, Stream
 from diffq.samplers.barring import without_ends
 from diffq.samplers.chains import resample, run_chain
-from diffq.samplers.decoding import Caching, Counting, first_in_order, known_order, of_slots, real, slots_of
+from diffq.samplers.decoding import (
+    Caching,
+    Counting,
+    first_in_order,
+    known_order,
+    of_slots,
+    real,
+    slots_of,
+    told_apart,
+)
 from diffq.samplers.keeping import Keeping
 from diffq.samplers.masked import mask_free
 from diffq.samplers.rounds import Ended, Round
@@ -88,13 +97,13 @@ class IMH(Counting, Caching):
 
     def idle(self) -> frozenset[str]:
         if self.looks:
-            return frozenset()
+            return super().idle()
         alone = {"lookahead", "within", "select"}
         if self.alpha == 1:
             alone |= {"chain", "proposal"}
         elif self.proposal == "plain":
             alone.add("alpha")
-        return frozenset(alone)
+        return super().idle() | alone
 
     def open(self, denoiser: Any, canvas: Canvas) -> Any:
         return without_ends(super().open(denoiser, canvas), canvas, self.ending)
@@ -231,7 +240,8 @@ class _Step:
         hidden = self._hidden(ahead, at_RK)
         (best_N1, _), log_z_N = self.session.read(hidden, slots, [Top(1), LogZ()])
         merit_RK = of_slots(best_N1.squeeze(1).double() - log_z_N, slots, at_RK)
-        best_RQ = merit_RK.argsort(dim=1, descending=True, stable=True)[:, :widest]
+        ranked_RK = told_apart(merit_RK, at_RK, self.canvas, self.sampler.scale, self.rng, now)
+        best_RQ = ranked_RK.argsort(dim=1, descending=True, stable=True)[:, :widest]
         return at_RK.gather(1, best_RQ), _Ahead(hidden, at_RK, (True,) * len(at_RK)).at(at_RK.gather(1, best_RQ))
 
     def choose(

@@ -28,7 +28,12 @@ from diffq.errors import UserError
 
 Pace = Literal["even", "dream"]
 
-_LOOK_EVERY = 8  # rounds between two looks, on a GPU, at what is still masked: each makes the host wait
+_LOOK_EVERY = 8  # rounds between two looks at what is still masked, where each makes the host wait
+
+
+def waits(of: Tensor) -> bool:
+    """Whether the host waits for the device when it looks at a tensor."""
+    return of.is_cuda
 
 
 class Standing(NamedTuple):
@@ -225,16 +230,16 @@ class Looking:
         self.total = int(blocks.free_B.max())
 
     def rounds(self, masked_BL: Tensor, ended: Ended) -> Iterator[Round]:
-        """See `Plan.rounds`. On a GPU the host looks only now and then what is left, and rows that are done run along
-        until it does."""
-        gpu = masked_BL.is_cuda and not self._waits
+        """See `Plan.rounds`. On a GPU the host looks only now and then what is left; until it does, rows that are done
+        run along, with nothing open, and nothing is written in them."""
+        seldom = waits(masked_BL) and not self._waits
         block_BL, width = self._blocks.block_BL, masked_BL.shape[1]
         last = torch.iinfo(torch.long).max
         size = min(self._blocks.size or width, width)
         row_R, visit_B = torch.arange(len(masked_BL), device=masked_BL.device), torch.zeros_like(self._free_B)
         before_B = torch.full_like(self._free_B, -1)
         for e in range(self.total):
-            if not gpu or e % _LOOK_EVERY == 0:
+            if not seldom or e % _LOOK_EVERY == 0:
                 if ended.due(e):
                     ended.look(masked_BL)
                 row_R = masked_BL.any(1).nonzero().squeeze(1)
@@ -244,10 +249,10 @@ class Looking:
             visit_B[row_R] = torch.where(before_B[row_R] == now_R, visit_B[row_R] + 1, 0)
             before_B[row_R] = now_R
             open_RL = masked_BL[row_R] & (block_BL[row_R] == now_R[:, None])
-            counts = tuple([size] * len(row_R) if gpu else open_RL.sum(1).tolist())
+            counts = tuple([size] * len(row_R) if seldom else open_RL.sum(1).tolist())
             noise_R = masked_BL[row_R].sum(1).double() / self._free_B[row_R]
             visit_R = visit_B[row_R]
-            told = () if gpu else zip(row_R.tolist(), now_R.tolist(), visit_R.tolist(), strict=True)
+            told = () if seldom else zip(row_R.tolist(), now_R.tolist(), visit_R.tolist(), strict=True)
             where = tuple(Standing(*row) for row in told)
             yield Round(e, row_R, open_RL, counts, None, noise_R, noise_R, visit_R, where)
 
@@ -258,12 +263,12 @@ class Ended:
     def __init__(self, canvas: Canvas, tokens_BL: Tensor):
         self._canvas, self._tokens_BL = canvas, tokens_BL
         self._may_end_BL = None if canvas.end is None else canvas.may_end()
-        self._gpu = tokens_BL.is_cuda
+        self._seldom = waits(tokens_BL)
 
     def due(self, e: int) -> bool:
         """Whether it is time to look: on a GPU the host waits when it does."""
         looks = self._canvas.leaves and self._canvas.end is not None
-        return looks and e > 0 and (not self._gpu or e % _LOOK_EVERY == 0)
+        return looks and e > 0 and (not self._seldom or e % _LOOK_EVERY == 0)
 
     def look(self, masked_BL: Tensor) -> list[int]:
         """The rows that have ended, their masks filled with the end token; a row is told more than once."""
