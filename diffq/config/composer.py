@@ -96,7 +96,7 @@ class Composer:
             tracker=named["tracker"],
             experiment=values.get("experiment"),
             paper=named.get("paper"),
-            given=tuple(sorted(key for key in values if key.startswith(("model.", "dataset.")))),
+            given=tuple(sorted(key for key in values if key.startswith(("model.", "dataset.", "trainer.")))),
         )
         wanted = [(group, getattr(made, group)) for group in ("model", "sampler", "trainer", "tracker")]
         self.options.fragments.prepare(wanted + [("metric", n) for n in made.metric])

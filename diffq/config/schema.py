@@ -85,7 +85,7 @@ class MetricSuite(Settings):
 class Choices(Settings):
     """The names that were chosen, given or by default: what folders and tables call things.
 
-    given   the settings of model and dataset that were not left as their YAML has them, such as `model.width`
+    given   the settings of model, dataset and trainer that were not left as their YAML has them, such as `model.width`
     """
 
     model: str = ""

@@ -144,10 +144,16 @@ def place_keywords(words: Sequence[str], tokenizer: Any, length: int, row: int, 
     return Held(tuple(word.strip() for word in spelled), held)
 
 
-def _inside(word: str, tokenizer: Any) -> list[int]:
-    """The tokens of a word as it stands behind another one. UserError where there is an unknown one."""
+def inside(word: str, tokenizer: Any) -> list[int]:
+    """The tokens of a word as it stands behind another one: a BPE has its blank in them."""
     before, both = tokenizer.encode_targets(["a", f"a {word}"])
     ids: list[int] = both[len(before) :] if both[: len(before)] == before else tokenizer.encode_target(word)
+    return ids
+
+
+def _inside(word: str, tokenizer: Any) -> list[int]:
+    """The tokens of a word inside a text. UserError where there is an unknown one."""
+    ids = inside(word, tokenizer)
     if not ids or tokenizer.unk in ids:
         raise UserError(f"the tokenizer does not know the keyword '{word}'; ask for another word")
     return ids

@@ -61,7 +61,7 @@ def load(where: str) -> Encoder:
     except (OSError, ValueError) as error:
         raise UserError(
             f"encoder '{where}' is neither a folder with a Hugging Face encoder and its tokenizer nor a hub name that"
-            " can be reached; give such a folder"
+            " can be reached; give such a folder as the metric's encoder: metric.NAME.encoder=FOLDER"
         ) from error
     if network.config.is_encoder_decoder or tokenizer.pad_token is None:
         raise UserError(f"encoder '{where}' is a {network.config.model_type}; give an encoder such as BERT or DeBERTa")

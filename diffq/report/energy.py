@@ -20,6 +20,11 @@ MOST = 12
 """Points that are drawn in one picture: of more, the first of those with more than one step."""
 
 
+def unit_of(potential: str) -> str:
+    """What energies of a potential are counted in."""
+    return "nats a token" if potential == "log_probability" else "logits a token"
+
+
 @dataclass(frozen=True)
 class Course:
     """The energy of one point along its steps.
@@ -77,7 +82,8 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     kinds = " and ".join(dict.fromkeys(c.potential.replace("_", "-") for c in shown))
-    figure.supylabel("energy, nats a token", fontsize=8.5)
+    units = dict.fromkeys(unit_of(course.potential) for course in shown)
+    figure.supylabel(f"energy, {' or '.join(units)}", fontsize=8.5)
     left = f"; {len(shown)} of {len(courses)} points" if len(courses) > len(shown) else ""
     head = f"{common}Energy of each step's full draft, {kinds} potentials{left}"
     counts = sorted({course.change["rows"] for course in shown})

@@ -40,7 +40,7 @@ def findings(frontier: Frontier, against: Line, start: ReportPoint, metrics: Seq
     against: the line that others are compared with; start: the baseline point; metrics: those of the suite.
     """
     if len(frontier.points) == 2:
-        two = pair_table(*frontier.points, metrics)
+        two = pair_table(*frontier.points, metrics, _names(frontier))
         return Findings((two,), (two,))
     above = above_table(frontier, against)
     worth = pairing_table(frontier)
@@ -48,8 +48,17 @@ def findings(frontier: Frontier, against: Line, start: ReportPoint, metrics: Seq
     return Findings(tuple(t for t in tables if t.cells), tuple(t for t in (above, worth) if t.cells))
 
 
-def pair_table(a: ReportPoint, b: ReportPoint, metrics: Sequence[str]) -> ReportTable:
-    """Two points in every metric that both have."""
+def _names(frontier: Frontier) -> tuple[str, ...]:
+    """What its points are called: by their samplers and dials, or by their lines where these are alike."""
+    names = tuple(named(point) for point in frontier.points)
+    lines = {point.key: line.label for line in frontier.lines for point in line.points}
+    if len(set(names)) == len(names):
+        return names
+    return tuple(lines.get(point.key, name) for name, point in zip(names, frontier.points, strict=True))
+
+
+def pair_table(a: ReportPoint, b: ReportPoint, metrics: Sequence[str], called: Sequence[str] = ()) -> ReportTable:
+    """Two points in every metric that both have. called: their names, where those by samplers and dials do not do."""
     names = list(dict.fromkeys([*metrics, *a.figures]))
     rows, found = [], differences(a, b, names)
     for d in found:
@@ -57,7 +66,8 @@ def pair_table(a: ReportPoint, b: ReportPoint, metrics: Sequence[str]) -> Report
         better = a.figures[d.metric].direction.replace("none", "neither")
         likely = "–" if better == "neither" else chance(d)
         rows.append([f"{d.metric} ({better} is better)", one, two, shown(d), likely, _times(d.narrower)])
-    heads = ["metric", f"a: {named(a)}", f"b: {named(b)}", "b − a", "P(b is better)", "narrower by pairing"]
+    one, two = called or (named(a), named(b))
+    heads = ["metric", f"a: {one}", f"b: {two}", "b − a", "P(b is better)", "narrower by pairing"]
     notes = ["Paired over sources: both answered the same ones, and are resampled alike."]
     if a.seeds != b.seeds:
         notes.append("Their seeds differ, so they share no noise; intervals of points with equal seeds are narrower.")

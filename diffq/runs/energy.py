@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffq.metrics.intervals import interval, resample
-from diffq.report.energy import Course, save_courses, table_of, verdict
+from diffq.report.energy import Course, save_courses, table_of, unit_of, verdict
 from diffq.runs.trace import describe_rows, first_samples, run_again
 from diffq.store.files import write_atomic
 from diffq.store.point import Point
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from diffq.store import Store
 
 FILE = "energy.json"
+_LEAST_ROWS = 6  # of fewer, all change in one direction by chance more often than in 5 of 100
 
 
 def read_energy(folder: Path) -> dict[str, Any]:
     """What was recorded of a point; empty where nothing was."""
     try:
         return json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
 
 
@@ -76,7 +77,7 @@ def record_energy(config: Config, bench: Workbench, point: Point) -> None:
     made: dict[str, Any] = {"potential": config.energy_potential, "of": there, "asked": asked, "total": total}
     made |= {"steps": steps, "band": band(values), "change": change(values), "rows": lines}
     write_atomic(point.folder / FILE, (json.dumps(made) + "\n").encode())
-    for said in (describe(made["change"]), describe_rows(lines, "energies")):
+    for said in (describe(made["change"], config.energy_potential), describe_rows(lines, "energies")):
         if said:
             print(f"diffq: {point.folder}: {said}", file=sys.stderr)
 
@@ -150,24 +151,25 @@ def band(values: np.ndarray) -> dict[str, list[float]]:
 
 def change(values: np.ndarray) -> dict[str, Any]:
     """The mean of last − first over rows, each of a source or text of its own, with a 95 % interval from resampling
-    these; None where there is nothing to resample or only one step."""
+    these; None for fewer than 6 rows or for only one step."""
     gaps = (values[:, -1] - values[:, 0])[:, None]
     made: dict[str, Any] = {"value": float(gaps.mean()), "low": None, "high": None, "rows": len(gaps)}
-    if len(gaps) > 1 and values.shape[1] > 1:
+    if len(gaps) >= _LEAST_ROWS and values.shape[1] > 1:
         made["low"], made["high"] = interval(resample(gaps, "energy|agg:mean"))
     return made
 
 
-def describe(found: Mapping[str, Any]) -> str:
+def describe(found: Mapping[str, Any], potential: str = "log_probability") -> str:
     """`energy falls by 0.41 [0.30, 0.53] nats a token, from the first draft to the last`."""
+    unit = unit_of(potential)
     value, low, high = found["value"], found["low"], found["high"]
     if low is None:
-        return "whether energy falls is undecided: that takes two rows and two steps"
+        return f"whether energy falls is undecided: that takes {_LEAST_ROWS} rows and two steps"
     if verdict(found) == "undecided":
-        return f"whether energy falls is undecided: it changes by {value:+.3g} [{low:+.3g}, {high:+.3g}] nats a token"
+        return f"whether energy falls is undecided: it changes by {value:+.3g} [{low:+.3g}, {high:+.3g}] {unit}"
     ends = (-value, -high, -low) if high < 0 else (value, low, high)
     shown = "{:.3g} [{:.3g}, {:.3g}]".format(*ends)
-    return f"energy {verdict(found)} by {shown} nats a token, from the first draft to the last"
+    return f"energy {verdict(found)} by {shown} {unit}, from the first draft to the last"
 
 
 def courses(lines: Sequence[Line], store: Store) -> list[Course]:
@@ -182,7 +184,7 @@ def courses(lines: Sequence[Line], store: Store) -> list[Course]:
     for line, point, part, found in held:
         name = f"{line.label} {short_dials(point, varying)}".strip()
         name += f" · seed {part.seed}" if len(point.parts) > 1 else ""
-        said = describe(found["change"])
+        said = describe(found["change"], found["potential"])
         made.append(Course(name, found["potential"], tuple(found["steps"]), found["band"], found["change"], said))
     return made
 

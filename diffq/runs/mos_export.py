@@ -103,6 +103,8 @@ def plan(request: Request) -> Study:
     low, high = _scale(flags.scale)
     shown = tuple(answers.sources[at] for at in chosen)
     beside = any(shown) and judges.config(points[0]).dataset.task != "text"  # a text goes on from what is given
+    if flags.question and not flags.question[-1].strip():
+        raise UserError("--question is empty; ask something, or leave it out")
     asked = flags.question[-1] if flags.question else BESIDE_A_SOURCE if beside else QUESTION
     indices = list(texts[0])
     return Study(

@@ -51,6 +51,8 @@ def composed(request: Request) -> Config:
     if given := request.flags.keywords:
         from diffq.runs.grid import written
 
+        if twice := [word for word in words if word.partition("=")[0] in ("keywords", "dataset.keywords")]:
+            raise UserError(f"--keywords {given[-1]} and {twice[0]} say one thing twice; give one of them")
         words.append(written("dataset.keywords", [word.strip() for word in given[-1].split(",")]))
     return _traced(compose(words, verb="sample", config_dirs=request.config_dirs), request)
 
@@ -171,13 +173,15 @@ def _asked(config: Config, bench: Any, sources: Sequence[str], template: str | N
 
 def _template(template: str, tokenizer: Any) -> tuple[dict[int, int], int]:
     """The known tokens of `how _ _ _ cook ?` by position, and the length: every `_` is one free token."""
+    from diffq.data.keywords import inside
+
     keep: dict[int, int] = {}
     position = 0
     for word in template.split():
         if word == "_":
             position += 1
             continue
-        for token in tokenizer.encode_target(word):
+        for token in inside(word, tokenizer) if position else tokenizer.encode_target(word):
             keep[position] = token
             position += 1
     if not position:

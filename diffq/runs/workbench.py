@@ -212,8 +212,7 @@ def known_checkpoint(config: Config) -> Config | str:
     if named is not None:
         folder = Path(resolve(named))
         if not is_published(folder):
-            _refuse_of_forms(named, folder, config)
-            return dataclasses.replace(config, checkpoint=str(folder))
+            return dataclasses.replace(_as_trained(config, named, read_config(folder)), checkpoint=str(folder))
         settings = published_settings(folder)
         asked = config.model.kind if hasattr(config.model, "hub") else settings.kind
         if settings.kind != asked:
@@ -253,15 +252,27 @@ def known_checkpoint(config: Config) -> Config | str:
     raise Untrained(f"there is no finished training of {model} on {dataset}{with_}; run: {words}{_elsewhere(config)}")
 
 
-def _refuse_of_forms(named: str, folder: Path, config: Config) -> None:
-    """UserError where a training knows the characters of an embedded world alone, and is asked for texts."""
-    trained = read_config(folder)["dataset"]
-    kind = trained["kind"]
-    if config.dataset.task != "forms" and kind in DATASETS and DATASETS[kind].task == "forms":
+def _as_trained(config: Config, named: str, trained: Mapping[str, Any]) -> Config:
+    """The configuration with the model that a training of ours has, where another of its family was named.
+
+    UserError where a model of another family was, and where a training that knows the characters of an embedded world
+    alone is asked for texts.
+    """
+    kind, data, name = trained["model"]["kind"], trained["dataset"]["kind"], trained["choices"]["model"]
+    if kind != config.model.kind:
         raise UserError(
-            f"checkpoint={named} was trained on dataset={trained.get('name', kind)}, knows no characters but those of"
-            f" its forms, and is asked for dataset={config.choices.dataset}; give one that was trained on texts"
+            f"checkpoint={named} holds a {name}, and model={config.choices.model} is of another family; leave model out"
         )
+    if config.dataset.task != "forms" and data in DATASETS and DATASETS[data].task == "forms":
+        raise UserError(
+            f"checkpoint={named} was trained on dataset={trained['dataset'].get('name', data)}, knows no characters but"
+            f" those of its forms, and is asked for dataset={config.choices.dataset}; give one trained on texts"
+        )
+    if name == config.choices.model:
+        return config
+    settings = {key: value for key, value in trained["model"].items() if key != "kind"}
+    model = typed(type(config.model), settings, "model")
+    return dataclasses.replace(config, model=model, choices=config.choices.replace(model=name))
 
 
 def to_train(config: Config) -> Config:
@@ -299,10 +310,12 @@ def _fitting_training(config: Config, store: Store) -> tuple[Path | None, str]:
 
 
 def _contradicted(config: Config, trained: Mapping[str, Any]) -> list[str]:
-    """The given settings of model and training data that a training had otherwise, as words of a command line."""
+    """The given settings of model, data and training that a training had otherwise, as words of a command line."""
     wrong = []
     for word in config.choices.given:
         group, name, *_ = word.split(".")
+        if group == "trainer" and name not in key_fields(config.trainer):
+            continue  # budgets, and what says nothing about the weights
         asked, had = getattr(getattr(config, group), name, None), trained[group].get(name)
         if group == "dataset" and name in config.dataset.not_learnt:
             continue

@@ -21,7 +21,7 @@ from diffq.errors import UserError
 
 _HOST = socket.gethostname()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 T = TypeVar("T")
 

@@ -45,7 +45,7 @@ def test_a_finished_point_gets_its_energies_later_and_keeps_them(place, tmp_path
     before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in point.iterdir()}
     capsys.readouterr()
     assert main([*said, "energy=4"]) == 0
-    assert "nats a token" in capsys.readouterr().err
+    assert "that takes 6 rows and two steps" in capsys.readouterr().err
     assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in point.iterdir() if p.name != FILE} == before
     found = read_energy(point)
     assert (found["potential"], found["total"], found["steps"]) == ("log_probability", 4, [0, 1, 2, 3])
@@ -119,5 +119,6 @@ def test_the_change_is_paired_and_said_in_words():
     assert describe({"value": 0.1, "low": -0.2, "high": 0.4}) == (
         "whether energy falls is undecided: it changes by +0.1 [-0.2, +0.4] nats a token"
     )
-    for lone in (np.ones((1, 3)), np.ones((4, 1))):
-        assert "undecided" in describe(change(lone))
+    assert describe(rising, "logit").endswith("logits a token, from the first draft to the last")
+    for few in (np.ones((1, 3)), np.ones((8, 1)), np.arange(15.0).reshape(5, 3)):
+        assert "undecided" in describe(change(few))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,40 @@ def test_a_score_of_any_k_is_repeated_by_its_name(trained, capsys):
     assert "1 metrics: the same values" in capsys.readouterr().out
 
 
+def test_a_checkpoint_is_called_what_it_was_trained_as(trained, capsys):
+    outputs, checkpoint = trained
+    said = [f"outputs={outputs}", "dataset=sudoku", "sampler=margin", "num_samples=1", "num_sources=2"]
+    for model in ("mdlm_mini", "mdlm_tiny"):
+        assert main(["sample", *said, f"checkpoint={checkpoint}", f"model={model}"]) == 0
+    assert [p.parent.name for p in outputs.glob("points/sudoku/*/margin")] == ["mdlm_tiny"]
+
+
+def test_a_training_is_chosen_by_its_settings(trained, capsys):
+    """Not the newest one, where what is given contradicts it; a budget contradicts none."""
+    outputs, checkpoint = trained
+    words = ["dataset=sudoku", "model=mdlm_tiny", *SIZES, *STEPS, f"outputs={outputs}"]
+    for rate in ("0.01", "0.02"):
+        assert main(["train", *words, f"trainer.learning_rate={rate}"]) == 0
+    found = []
+    for seed, more in enumerate((["trainer.learning_rate=0.01"], ["trainer.learning_rate=0.02"], ["trainer.keep=3"])):
+        said = [
+            "sample",
+            *words[:-1],
+            f"outputs={outputs}",
+            "sampler=random",
+            "num_samples=1",
+            "num_sources=2",
+            "--json",
+        ]
+        capsys.readouterr()
+        assert main([*said, *more, f"seed={seed}", "trainer.max_steps=99"]) == 0
+        out = capsys.readouterr()
+        assert "training one first" not in out.err
+        folder = Path(json.loads(out.out)["folder"])
+        found.append(json.loads((folder / "run.json").read_text())["checkpoint"])
+    assert found[0] != found[1] == found[2]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -56,6 +91,10 @@ def test_a_score_of_any_k_is_repeated_by_its_name(trained, capsys):
         (["sample", "dataset=countdown", "--source", "15,44,79,50"], "does not know ','"),
         (["sweep", "dataset=grammar", "num_sources=2"], "was trained on dataset=sudoku, knows no characters but those"),
         (["sweep", "--plan", "dataset=grammar", "num_sources=2"], "was trained on dataset=sudoku, knows"),
+        (
+            ["sample", "dataset=sudoku", "model=eags_tiny"],
+            "holds a mdlm_tiny, and model=eags_tiny is of another family",
+        ),
         (["sample", "dataset=sudoku", "--source", "hello"], "'hello' is no 4x4 grid"),
         (["sample", "dataset=sudoku", "--source", "0" * 16, "--template", "1 _"], "a form has its givens in --source"),
     ],

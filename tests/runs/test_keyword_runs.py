@@ -116,6 +116,7 @@ def test_the_flag_works_for_points(outputs: Path) -> None:
     [
         (["--source", "why", "dataset.keywords=2"], "draws words of references"),
         (["--source", "why", "--keywords", "rare", "--template", "_ _"], "both put words"),
+        (["--keywords", "rare", "keywords=why"], "--keywords rare and keywords=why say one thing twice"),
         (["--keywords", "zebrafish"], "does not know the keyword"),
         (["--keywords", "rare,,why"], "holds no word"),
         (["--keywords", "99:rare"], "need a target of 100 tokens"),

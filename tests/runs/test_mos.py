@@ -302,6 +302,7 @@ def test_a_rater_counts_once(store, tmp_path, capsys):
         (["export", "RUN", "--to", "x.html", "--raters", "2"], "is one page, and --raters 2 need one each"),
         (["export", "RUN", "--to", "x", "--items", "21"], f"have answered {SOURCES} sources; give at most {SOURCES}"),
         (["export", "RUN", "--to", "x", "--items", "none"], "--items none must be a whole number"),
+        (["export", "RUN", "--to", "x", "--question", " "], "--question is empty; ask something"),
         (["export", "RUN", "--to", "x", "--scale", "5-1"], "--scale 5-1 must be two whole numbers of 0 … 10"),
         (["export", "RUN", "--to", "x", "--repeats", "99"], "would come too soon"),
         (["export", "ONE", "--to", "x"], "one system alone is rated against nothing"),

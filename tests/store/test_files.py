@@ -55,6 +55,7 @@ def test_what_a_living_process_is_writing_stays(tmp_path):
     [
         (errno.ENOSPC, r"a\.json could not be written whole \(No space left on device\); make space, and the same"),
         (errno.EROFS, r"a\.json cannot be written \(Read-only file system\); name a folder .* outputs=FOLDER"),
+        (errno.ENOTDIR, r"a\.json cannot be written \(Not a directory\)"),
         (errno.EACCES, r"a\.json cannot be written \(Permission denied\)"),
     ],
 )

@@ -92,8 +92,13 @@ class PlannedPoint:
     @property
     def label(self) -> str:
         """`clamp scale=2 temperature=0.5`: the sampler as it was named, and the dials that are not its defaults."""
-        dials = [f"{name}={show_value(value)}" for name, value in changed_dials(self.config.sampler).items()]
-        return " ".join([self.config.choices.sampler, *dials])
+        return " ".join([self.config.choices.sampler, *(f"{n}={show_value(v)}" for n, v in self.dials.items())])
+
+    @property
+    def dials(self) -> dict[str, Any]:
+        """The dials that are not at their defaults, and say something beside the others."""
+        idle = self.config.sampler.idle()
+        return {name: value for name, value in changed_dials(self.config.sampler).items() if name not in idle}
 
     @property
     def given(self) -> Given | None:

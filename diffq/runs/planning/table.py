@@ -9,7 +9,7 @@ from typing import Any
 from diffq.runs.planned import asked_in
 from diffq.runs.planning.plan import Cost, Plan, PlannedPoint
 from diffq.settings import as_mapping
-from diffq.store.identity import changed_dials, show_value
+from diffq.store.identity import show_value
 
 _MOST_ROWS = 40  # points that are shown one by one; more are grouped by sampler
 _WIDTH = 80
@@ -135,7 +135,7 @@ def _cells(cost: Cost, points: Sequence[PlannedPoint], peak: int | None) -> tupl
 def _group_row(group: Sequence[PlannedPoint]) -> tuple[str, ...]:
     """One row for the points of one sampler: its dials' ranges, and sums."""
     spans = []
-    for name in dict.fromkeys(n for p in group for n in changed_dials(p.config.sampler)):
+    for name in dict.fromkeys(n for p in group for n in p.dials):
         values = list(dict.fromkeys(getattr(p.config.sampler, name) for p in group))
         shown = show_value(values[0]) if len(values) == 1 else f"{show_value(values[0])}…{show_value(values[-1])}"
         spans.append(f"{name}={shown}")

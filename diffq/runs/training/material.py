@@ -67,8 +67,9 @@ def _pairs(config: Config, cache: Path, first: contextlib.AbstractContextManager
     settings, corpus = config.trainer, cast(PairCorpus, config.dataset.open())
     most = _longest(config)
     with first:
+        train = corpus.split("train")  # what is missing is missed before a tokenizer is looked for
         tokenizer = build_tokenizer(config.dataset.tokenizer, corpus, cache)
-        pairs = tokenise(corpus.split("train"), tokenizer, *most, cache)
+        pairs = tokenise(train, tokenizer, *most, cache)
     examples: Sequence[Example] = []
     if settings.validation_sources:
         examples = corpus.split("valid")[: settings.validation_sources]
@@ -98,9 +99,10 @@ def _laid_out(
     room, longest = int(dataset.room), int(cast(Any, config.model).max_length)
     raised_by = "dataset.max_source and dataset.room"
     with first:
+        train = corpus.split("train")
         tokenizer = build_tokenizer(dataset.tokenizer, corpus, cache)
         most = source_room(tokenizer, room, longest, dataset.max_source), room
-        pairs = tokenise(corpus.split("train"), tokenizer, *most, cache, raised_by)
+        pairs = tokenise(train, tokenizer, *most, cache, raised_by)
         batches = LaidOutBatches(pairs, tokenizer, room, settings.batch_size, config.seed, settings.window)
         ordered = _ordered(config, batches, tokenizer, cache, device, shown)
     examples: Sequence[Example] = []
