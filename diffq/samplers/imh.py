@@ -135,7 +135,7 @@ class IMH(Counting, Caching):
         self, now: Round, total: int, canvas: Canvas, tokens_BL: Tensor, masked_BL: Tensor, free_B: Tensor, stats: Any
     ) -> Step:
         """Rows that are done, and rows that had nothing to look ahead at, have NaN for statistics."""
-        time_B = masked_BL.sum(1).double() / free_B
+        time_B = masked_BL.sum(1).double() / free_B.clamp(min=1)
         told = {}
         for name, value_R in stats.items():
             told[name] = torch.full(time_B.shape, torch.nan, dtype=torch.float64, device=time_B.device)
@@ -317,6 +317,8 @@ class _Candidates:
         log_z_M = torch.zeros(len(self.row_M), dtype=torch.float64, device=self.row_M.device)
         if not any(future):
             return log_z_M, None, self.at_RQ
+        after_R = step.now.after_R
+        assert after_R is not None
         left_RL = step.left_after(self.at_RQ)
         if sampler.lookahead == "block":
             left_RL = left_RL & step.now.open_RL
@@ -326,7 +328,7 @@ class _Candidates:
         place_K = looked_M.nonzero().squeeze(1)
         row_K = self.row_M[place_K]
         forked = step.session.fork(row_K)
-        hidden = forked.run(self.tokens_ML[place_K], step.now.after_R[row_K], at_RF[row_K])
+        hidden = forked.run(self.tokens_ML[place_K], after_R[row_K], at_RF[row_K])
         slots_K = real(slots, at_RF)[row_K].flatten().nonzero().squeeze(1)
         log_future_N = sampler.log_future(forked, hidden, slots_K, self.tokens_ML[place_K])
         log_z_M.index_add_(0, place_K[slots_K // at_RF.shape[1]], log_future_N)

@@ -53,7 +53,7 @@ class Round:
     counts    how many these are at most, row by row, on the host
     quotas    how many are written, row by row, on the host; None where the rule decides
     noise_R   the masked share of the row's free positions, float64
-    after_R   the same after the round, where it is known
+    after_R   the same after the round; None where the rule decides how much is written
     visit_R   rounds that the row has been in this block
     where     the same with its block, row by row, on the host; empty where the host has not waited to know it
     future    whether anything of the block, and of the canvas, stays masked afterwards: row by row, on the host
@@ -65,7 +65,7 @@ class Round:
     counts: tuple[int, ...]
     quotas: tuple[int, ...] | None
     noise_R: Tensor
-    after_R: Tensor
+    after_R: Tensor | None
     visit_R: Tensor
     where: tuple[Standing, ...] = ()
     future: tuple[tuple[bool, bool], ...] = ()
@@ -254,7 +254,7 @@ class Looking:
             visit_R = visit_B[row_R]
             told = () if seldom else zip(row_R.tolist(), now_R.tolist(), visit_R.tolist(), strict=True)
             where = tuple(Standing(*row) for row in told)
-            yield Round(e, row_R, open_RL, counts, None, noise_R, noise_R, visit_R, where)
+            yield Round(e, row_R, open_RL, counts, None, noise_R, None, visit_R, where)
 
 
 class Ended:
