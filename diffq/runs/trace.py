@@ -7,6 +7,7 @@ is not to be traced pays nothing. The file is described in docs/report.md.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,8 +122,9 @@ class Recorder:
             tokens = [t for t, valid in zip(drafts[at], self._valid[at], strict=True) if valid]
             tokens = tokens[: len(final)] if len(final) < len(tokens) else tokens
             made.append(self._step(before, tokens) | {"index": index, "time": round(times[at], 6)})
-            if stats:
-                made[-1]["stats"] = {name: _short(values[at]) for name, values in stats.items()}
+            # A sampler has NaN for a row that was done, or of which there was nothing to tell; JSON has none.
+            if told := {name: _short(values[at]) for name, values in stats.items() if math.isfinite(values[at])}:
+                made[-1]["stats"] = told
             before = tokens
         if list(before) != list(final):
             made.append(self._step(before, final) | {"index": len(made), "time": 0.0})

@@ -13,6 +13,7 @@ from diffq.cli import main
 from diffq.runs import trace
 from diffq.runs.trace import FLAG_ROWS, Recorder, is_traced, read_traces
 from diffq.store import Point
+from diffq.store.files import encode_row
 
 GRID = ("sampler=clamp", "temperature=0.8", "steps=5")
 
@@ -145,13 +146,19 @@ def test_steps_hold_what_changed_and_the_samplers_figures():
     canvas = Canvas(torch.zeros(2, 3, dtype=torch.long), valid, valid, torch.arange(2))
     recorder = Recorder(Letters(), 2)
     drafts = [[[1, 0, 0], [2, 0, 0]], [[1, 2, 0], [2, 0, 0]], [[1, 2, 3], [2, 4, 0]]]
+    spreads = [[0.5, float("nan")], [float("nan")] * 2, [float("nan")] * 2]
     for n, draft in enumerate(drafts):
-        figures = {"acceptance": torch.tensor([0.25 * n, 1 / 3])}
+        second = 1 / 3 if n < 2 else float("nan")  # that row is done
+        figures = {"acceptance": torch.tensor([0.25 * n, second]), "spread": torch.tensor(spreads[n])}
         recorder.on_step(
             Step(n, 3, torch.full((2,), 1 - (n + 1) / 3), canvas, lambda d=draft: torch.tensor(d), figures)
         )
     first, second = recorder.steps(0, [1, 2, 3]), recorder.steps(1, [2, 5])
     assert [s["changed"] for s in first] == [[[0, "a"], [1, None], [2, None]], [[1, "b"]], [[2, "c"]]]
     assert [s["changed"] for s in second] == [[[0, "b"], [1, None]], [], [[1, "d"]], [[1, "e"]]]  # as it was returned
-    assert first[1]["stats"] == {"acceptance": 0.25}
+    told = [{"acceptance": 0.0, "spread": 0.5}, {"acceptance": 0.25}, {"acceptance": 0.5}]
+    assert [s["stats"] for s in first] == told
     assert second[0]["stats"] == {"acceptance": pytest.approx(1 / 3, rel=1e-5)}
+    assert "stats" not in second[2], "of a row that is done there is nothing to tell"
+    for steps in (first, second):
+        encode_row({"steps": steps})
