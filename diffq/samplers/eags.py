@@ -144,7 +144,8 @@ class EAGS(Ranking):
         quota_B1 = ((free_B + self.steps - 1) // self.steps)[:, None]
         at_BK, slots = first_in_order(canvas.free_BL, tuple(free_B.tolist()))
         masked_BK = meant_BK = real(slots, at_BK)
-        share_B = masked_BK.sum(1) / free_B.double()
+        whole_B = free_B.clamp(min=1).double()  # a row of which all is given has the share 0
+        share_B = masked_BK.sum(1) / whole_B
         for step in range(self.steps):
             hidden = session.run(tokens_BL, share_B, at_BK)
             visit_B = torch.full_like(row_B, step)
@@ -164,7 +165,7 @@ class EAGS(Ranking):
             after_BK = torch.where(write_BK, token_BK, before_BK)
             tokens_BL.scatter_(1, at_BK, after_BK)
             masked_BK = masked_BK & ~write_BK
-            share_B = masked_BK.sum(1) / free_B.double()
+            share_B = masked_BK.sum(1) / whole_B
             if on_step is not None:
                 filled_BL = tokens_BL.scatter(1, at_BK, torch.where(masked_BK, token_BK, after_BK))
                 on_step(Step(step, self.steps, share_B, canvas, tokens_BL.clone, filled=filled_BL.clone))

@@ -276,6 +276,21 @@ def test_end_tokens_wait_or_stay_away_and_ended_rows_leave():
     assert stops.nfe_rows < whole.nfe_rows
 
 
+@pytest.mark.parametrize("update", ["masked_only", "all", "any"])
+def test_a_row_of_which_all_is_given_stands_beside_others(update):
+    """The network is told the masked share: it is a number where nothing is free, too."""
+    canvas = text_models.canvas(3, 8)
+    canvas = canvas.replace(free_BL=canvas.free_BL & (torch.arange(3) != 1)[:, None])
+    meter, times = Meter(text_models.build("mdlm_timed").denoiser()), []
+    filled = EAGS(update=update)(meter, canvas, Rng(0), lambda s: times.append(s.time_B)).tokens_BL
+    assert bool(meter.finite)
+    assert bool(torch.stack(times).isfinite().all())
+    assert torch.equal(filled[1], canvas.tokens_BL[1])
+    others = torch.tensor([0, 2])
+    alone = EAGS(update=update)(meter, canvas.map(lambda x: x[others]), Rng(0)).tokens_BL
+    assert torch.equal(filled[others], alone)
+
+
 def test_bad_dials_are_refused():
     for order in (math.inf, 1.0001, 0.995):
         with pytest.raises(UserError, match="leaves float32 no digits; give 1"):
