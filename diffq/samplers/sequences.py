@@ -1,13 +1,15 @@
 """Whole sequences weighed against each other, beyond arXiv 2604.00375: what its step-by-step look-ahead is an
 approximation of.
 
-Along an order of positions that is drawn before, a masked model gives every text x the probability
-p(x) = ∏ p(x_i | what was written before), a proper distribution; decoding one position a step at a temperature proposes
-with the known probability q(x) = ∏ q(x_i | …).
+Order and rounds are known before anything is drawn, so writing gives every text x a probability
+P(x) = ∏ p(x_i | what was written in rounds before), a proper distribution; writing at a temperature proposes with the
+known probability q(x) = ∏ q(x_i | …). At one position a round P is p, the model's own law along the order. Where a
+round writes several it is the law of writing in parallel: tokens of one round count as independent.
 
-    sequence_imh  a chain over K + 1 whole texts with w = p(x)^α / q(x): the law is p^α as K → ∞, with no approximation
-    best_of       the most probable of n texts
-    power         p^α itself, by enumeration of all texts that are not too improbable: for small worlds
+    sequence_imh  a chain over K + 1 whole texts with w = P(x)^α / q(x): as K → ∞ the law along each order is P^α / Z
+    best_of       of n texts the one with the largest P
+    power         p^α itself, from left to right, by enumeration of all texts that are not too improbable: for small
+                  worlds
 
 Knows no network.
 
@@ -42,7 +44,7 @@ class Paths:
     """Texts and the log-probabilities of their paths.
 
     tokens_BCL
-    log_p_BC    under the model, float64
+    log_p_BC    P of the module's docstring, the law of writing at temperature 1, float64
     log_q_BC    under the proposal they were drawn from
     """
 
@@ -106,7 +108,8 @@ class WholeSequences(Counting):
 @SAMPLERS.register("best_of")
 @dataclass(frozen=True, kw_only=True)
 class BestOf(WholeSequences):
-    """The text that the model finds most probable, of several."""
+    """The most probable of several texts: under the model at one token a round, else under the law of writing so many
+    at a time as if they were independent."""
 
     candidates: int = setting(4, "the texts that are compared", low=1, high=4096)
     temperature: float = setting(1.0, "that they are drawn at", above=0)
@@ -119,13 +122,19 @@ class BestOf(WholeSequences):
 @SAMPLERS.register("sequence_imh")
 @dataclass(frozen=True, kw_only=True)
 class SequenceIMH(WholeSequences):
-    """Independent Metropolis–Hastings over whole texts, whose target is p^α exactly."""
+    """Independent Metropolis–Hastings over whole texts.
+
+    The target is p^α at one token a round. With more (`tokens_per_step`, `steps`) it is the power of another law, that
+    of writing so many at a time as if they were independent, and not near p^α.
+    """
 
     records: ClassVar[tuple[str, ...]] = ("acceptance", "ess", "spread")
 
-    alpha: float = setting(4.0, "the power of the target p^α; 1 samples p", above=0)
+    alpha: float = setting(
+        4.0, "the power of the target: of p at one token a step, else of the law of writing in parallel", above=0
+    )
     chain: int = setting(4, "K, the texts proposed after the first", low=0, high=1024)
-    proposal: Literal["tempered", "plain"] = setting("tempered", "texts are drawn token by token from p^α or from p")
+    proposal: Literal["tempered", "plain"] = setting("tempered", "tokens of texts are drawn from p^α or from p")
 
     def __call__(self, denoiser: Any, canvas: Canvas, rng: Rng, on_step: OnStep | None = None) -> Canvas:
         temperature = 1 / self.alpha if self.proposal == "tempered" else 1.0
@@ -184,8 +193,8 @@ class Power(GuidedByPrompt):
         if digits > _MOST_TEXTS:
             raise UserError(
                 f"power enumerates texts, and {free} free tokens of {words} are 10^{digits:.0f} of them, more than"
-                f" 10^{_MOST_TEXTS}; ask for fewer free tokens, or take sampler=sequence_imh, whose law p^α is for long"
-                " chains"
+                f" 10^{_MOST_TEXTS}; ask for fewer free tokens, or take sampler=sequence_imh, whose law at one token a"
+                " step is p^α for long chains"
             )
 
     def _enumerate(self, session: Any, canvas: Canvas, row: Tensor, tokens_L: Tensor) -> tuple[Tensor, Tensor]:

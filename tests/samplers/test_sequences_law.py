@@ -5,9 +5,11 @@ Each chi-square bound is one that fresh keys would break less than once in 1e9.
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
-from reference import decoding, tabular, text_models
+from reference import decoding, eags, tabular, text_models
 
 from diffq.diffusion.contracts import Meter
 from diffq.errors import UserError
@@ -26,17 +28,29 @@ def check(sampler, law):
     tabular.check(sampler, DENOISER, tabular.canvas(LENGTH, ROWS, WORDS), by_state)
 
 
-def proposal_of(alpha, order):
-    """q(x) of sharpening token by token along an order."""
-    found = torch.zeros(len(STATES), dtype=torch.float64)
-    for n, state in enumerate(STATES):
-        now, q = (DENOISER.mask,) * LENGTH, 1.0
-        for i in order:
-            p = DENOISER.log_weights(now, i, 0.5).exp() ** alpha
-            q *= float(p[state[i]] / p.sum())
-            now = tuple(state[k] if k == i else t for k, t in enumerate(now))
+def proposal_of(alpha, order, count=1, denoiser=DENOISER):
+    """q(x) of sharpened tokens along an order, `count` of them a round as if they were independent."""
+    states = tabular.states(denoiser.joint.shape[0], denoiser.joint.dim())
+    found = torch.zeros(len(states), dtype=torch.float64)
+    for n, state in enumerate(states):
+        now, q = (denoiser.mask,) * len(state), 1.0
+        for first in range(0, len(order), count):
+            together = order[first : first + count]
+            for i in together:
+                p = denoiser.log_weights(now, i, 0.5).exp() ** alpha
+                q *= float(p[state[i]] / p.sum())
+            now = tuple(state[k] if k in together else t for k, t in enumerate(now))
         found[n] = q
     return found
+
+
+def normed(weights):
+    return weights / weights.sum()
+
+
+def mean_over_orders(law, length=LENGTH):
+    laws = [law(order) for order in itertools.permutations(range(length))]
+    return torch.stack(laws).mean(0)
 
 
 @pytest.mark.parametrize("chain", [0, 1, 5])
@@ -49,6 +63,50 @@ def test_the_law_of_a_chain_over_texts(chain):
         check(SequenceIMH(alpha=alpha, chain=chain, proposal="plain"), law)
 
 
+@pytest.mark.parametrize(("chain", "dials"), [(1, {"tokens_per_step": 2}), (5, {"steps": 2})])
+def test_the_law_where_rounds_write_two_tokens(chain, dials):
+    """It is that of a chain whose target is the power of the law of writing in parallel, along each order."""
+
+    def law(order):
+        path, g = proposal_of(1.0, order, 2), proposal_of(alpha, order, 2)
+        return decoding.after_chain(g, alpha * path.log() - g.log(), chain)
+
+    for alpha in (0.5, 3.0):
+        left = SequenceIMH(alpha=alpha, chain=chain, positions="left_to_right", **dials)
+        check(left, law(range(LENGTH)))
+        check(SequenceIMH(alpha=alpha, chain=chain, **dials), mean_over_orders(law))
+        path = proposal_of(1.0, range(LENGTH), 2)
+        from_path = decoding.after_chain(path, (alpha - 1) * path.log(), chain)
+        check(SequenceIMH(alpha=alpha, chain=chain, positions="left_to_right", proposal="plain", **dials), from_path)
+
+
+def test_a_long_chain_samples_the_power_of_the_law_of_writing_in_parallel():
+    path = proposal_of(1.0, range(LENGTH), 2)
+    assert float(path.sum()) == pytest.approx(1)
+    for alpha in (0.5, 1.5):
+        target = normed(path**alpha)
+        assert eags.variation(target, normed(JOINT**alpha)) > 0.14, "which is another law than p^α"
+        check(SequenceIMH(alpha=alpha, chain=24, positions="left_to_right", tokens_per_step=2), target)
+
+
+@pytest.mark.parametrize(
+    ("count", "alpha", "mean", "most"), [(1, 2, 0, 0), (2, 2, 0.24, 0.32), (4, 2, 0.64, 0.79), (2, 4, 0.19, 0.37)]
+)
+def test_how_far_the_target_is_from_the_power_of_the_joint(count, alpha, mean, most):
+    """The figures of docs/samplers.md."""
+    apart = []
+    for seed in range(20):
+        denoiser = tabular.TabularMasks(tabular.joint(3, 4, seed=seed))
+
+        def target(order, of=denoiser):
+            return normed(proposal_of(1.0, order, count, of) ** alpha)
+
+        law = mean_over_orders(target, 4)
+        apart.append(eags.variation(law, normed(denoiser.joint.flatten() ** alpha)))
+    assert sum(apart) / len(apart) == pytest.approx(mean, abs=0.005)
+    assert max(apart) == pytest.approx(most, abs=0.005)
+
+
 def test_a_long_chain_and_the_enumeration_sample_the_tempered_joint():
     for alpha in (0.5, 4.0):
         law = JOINT**alpha / (JOINT**alpha).sum()
@@ -56,12 +114,17 @@ def test_a_long_chain_and_the_enumeration_sample_the_tempered_joint():
         check(SequenceIMH(alpha=alpha, chain=24, positions="left_to_right"), law)
 
 
-def test_the_best_of_several_has_the_law_of_a_maximum():
-    order = JOINT.argsort()
-    above = JOINT[order].cumsum(0)
-    law = torch.zeros_like(JOINT)
-    law[order] = above**3 - torch.cat([above.new_zeros(1), above[:-1]]) ** 3
-    check(BestOf(candidates=3), law)
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_best_of_several_has_the_law_of_a_maximum(count):
+    def law(order):
+        path = proposal_of(1.0, order, count)
+        rising = path.argsort()
+        above = path[rising].cumsum(0)
+        best = torch.zeros_like(path)
+        best[rising] = above**3 - torch.cat([above.new_zeros(1), above[:-1]]) ** 3
+        return best
+
+    check(BestOf(candidates=3, tokens_per_step=count), mean_over_orders(law))
 
 
 def test_one_text_is_that_of_the_random_order():
