@@ -151,6 +151,7 @@ class SequenceIMH(WholeSequences):
 
 
 _BEGINNINGS = 1024  # that the network is given at a time
+_SCORES = 1 << 20  # of continuations that are held at a time: 20 MB
 _MOST_TEXTS = 100  # decimal digits of a number of texts that enumeration is tried on; forms of the worlds have below 97
 
 
@@ -220,19 +221,25 @@ class Power(GuidedByPrompt):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What goes on from beginnings by a token at a place: whose number, the token, and the log-probability of both.
         Where they are more than can be followed some are missing."""
-        words = min(session.words, math.ceil(1 / self.floor), 1024)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
+        total = 0
         for some_M in torch.arange(len(texts_ML), device=place.device).split(_BEGINNINGS):
             count = len(some_M)
             share_M = torch.full((count,), share, dtype=torch.float64, device=place.device)
             forked = session.fork(row.expand(count))
             hidden = forked.run(texts_ML[some_M], share_M, place.expand(count, 1))
-            slot_M = torch.arange(count, device=place.device)
-            (score_MT, token_MT), log_z_M = forked.read(hidden, slot_M, [Top(words), LogZ()])
-            next_MT = log_p_M[some_M, None] + score_MT.double() - log_z_M[:, None]
-            at_M, rank_M = (next_MT >= math.log(self.floor)).nonzero(as_tuple=True)
-            found.append((some_M[at_M], token_MT[at_M, rank_M], next_MT[at_M, rank_M]))
-            if sum(len(prefix_M) for prefix_M, *_ in found) > self.limit:
+            # At most p / floor continuations of a beginning of probability p are probable enough.
+            likely = float(log_p_M[some_M].max().exp()) / self.floor + 1
+            words = int(min(session.words, self.limit + 1, likely))
+            for slot_N in torch.arange(count, device=place.device).split(max(1, _SCORES // words)):
+                (score_NT, token_NT), log_z_N = forked.read(hidden, slot_N, [Top(words), LogZ()])
+                next_NT = log_p_M[some_M[slot_N], None] + score_NT.double() - log_z_N[:, None]
+                at_N, rank_N = (next_NT >= math.log(self.floor)).nonzero(as_tuple=True)
+                found.append((some_M[slot_N[at_N]], token_NT[at_N, rank_N], next_NT[at_N, rank_N]))
+                total += len(at_N)
+                if total > self.limit:
+                    break
+            if total > self.limit:
                 break
         prefix_M, token_M, next_M = (torch.cat(part) for part in zip(*found, strict=True))
         return prefix_M, token_M, next_M

@@ -14,6 +14,7 @@ from reference import decoding, eags, tabular, text_models
 from diffq.diffusion.contracts import Meter
 from diffq.errors import UserError
 from diffq.rng import Rng
+from diffq.samplers import sequences
 from diffq.samplers.decoding_rules import RandomOrder
 from diffq.samplers.sequences import BestOf, Power, SequenceIMH
 
@@ -156,6 +157,21 @@ def test_enumeration_says_what_it_left_out_and_what_it_cannot_do():
     assert float(lost[-1][0]) == pytest.approx(1 - kept, abs=1e-9)
     with pytest.raises(UserError, match="beginnings have a probability"):
         Power(floor=1e-9, limit=5)(text_models.build("mdlm").denoiser(), text_models.canvas(2, 14), Rng(0))
+
+
+@pytest.mark.parametrize("words", [3000, 70])
+def test_enumeration_follows_every_word_of_a_place_or_is_refused(words, monkeypatch):
+    """However many there are, and however few are read at a time."""
+    denoiser, lost = tabular.TabularMasks(torch.full((words,), 1 / words, dtype=torch.float64)), []
+    canvas = tabular.canvas(1, 4, words)
+    Power(alpha=0.5)(denoiser, canvas, Rng(0), lambda s: lost.append(s.stats["lost"]))
+    assert torch.cat(lost).abs().max() < 1e-9
+    with pytest.raises(UserError, match=f"after 1 of 1 tokens {words - 1} or more beginnings"):
+        Power(limit=words - 2)(denoiser, canvas, Rng(0))
+    plain, canvas = Power(floor=1e-4), tabular.canvas(LENGTH, 50, WORDS)
+    filled = plain(DENOISER, canvas, Rng(0)).tokens_BL
+    monkeypatch.setattr(sequences, "_SCORES", 2)
+    assert torch.equal(plain(DENOISER, canvas, Rng(0)).tokens_BL, filled)
 
 
 def test_enumeration_is_refused_at_once_where_it_is_hopeless():
