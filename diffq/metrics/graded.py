@@ -143,6 +143,11 @@ class AnswerEntropy(GradedMetric):
     """The entropy of the answers that a problem's samples come to, right or wrong, in nats, averaged over problems.
 
     Of frequencies among s samples, so it is at most log s and on average too small: compare at equal s.
+
+    Samples without an answer count as one answer more, unlike in `majority` and `distinct_answers`: only so every
+    sample has an answer that is a function of its text, and the figure stays under a bound on the entropy of texts. A
+    sampler that answers less often may so seem to explore more, by log 2 at most where answers are all the same: look
+    at `unanswered` beside it.
     """
 
     direction: ClassVar[Direction] = "higher"

@@ -129,6 +129,13 @@ def test_the_entropy_of_answers() -> None:
     assert score.value == pytest.approx((0.5 * math.log(2) + 0.5 * math.log(4)) / 2)
 
 
+def test_samples_without_an_answer_are_one_answer_to_the_entropy_alone() -> None:
+    """So it is the entropy of a function of the text, which a bound on that of texts is a bound on, too."""
+    answers = answers_of("+a +a ? ?", "? ? ? ?")
+    entropy, distinct = evaluate([AnswerEntropy(), DistinctAnswers()], answers)
+    assert (entropy.value, distinct.value) == (pytest.approx(math.log(2) / 2), 0.5)
+
+
 def test_answers_are_graded_once_and_only_where_somebody_asks() -> None:
     asked = []
     answers = answers_of("+a -b")
