@@ -16,13 +16,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from diffq.data.task import Verdict
 from diffq.errors import UserError
+from diffq.sandbox.pool import cores, in_places
 
 SECONDS = 5.0
 """That one comparison may take."""
@@ -47,34 +46,15 @@ def compare_all(
     """
     if not pairs:
         return []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = jobs or max(1, min(cores, len(pairs) // _A_PROCESS))
-    free: SimpleQueue[_Worker] = SimpleQueue()
-    done: list[Verdict] = []
+    jobs = jobs or max(1, min(cores(), len(pairs) // _A_PROCESS))
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(_Worker(seconds)) for _ in range(jobs)]
-        for worker in workers:
-            free.put(worker)
 
-        def one(pair: tuple[str, str]) -> Verdict:
-            worker = free.get()
-            try:
-                return worker.compare(*pair)
-            finally:
-                free.put(worker)
+        def stop() -> None:
+            for worker in workers:
+                worker.stop()
 
-        with ThreadPoolExecutor(jobs) as pool:
-            try:
-                for verdict in pool.map(one, pairs):
-                    done.append(verdict)
-                    if on_done is not None:
-                        on_done(len(done))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for worker in workers:
-                    worker.stop()
-                raise
-    return done
+        return in_places(lambda pair, worker: worker.compare(*pair), pairs, workers, stop, on_done)
 
 
 class _Worker:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import secrets
 import selectors
 import signal
@@ -18,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from math import ceil
@@ -27,6 +25,7 @@ from typing import get_args
 from diffq.errors import UserError
 from diffq.sandbox.enclosure import ENVIRONMENT, Bubblewrap, Nothing, bubblewrap
 from diffq.sandbox.limits import SOURCE, Ended, Ending, Limits
+from diffq.sandbox.pool import cores, in_places
 from diffq.sandbox.usage import descendants, usage_of
 
 _LOOK = 0.05  # seconds between two looks at what a program uses
@@ -97,32 +96,11 @@ class Sandbox:
         """
         if not self.walled:
             _warn()
-        jobs = max(1, min(jobs or _cores(), len(programs)))
-        places: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for place in range(jobs):
-            places.put(place)
-
+        jobs = max(1, min(jobs or cores(), len(programs)))
         stop = threading.Event()
-
-        def one(program: str) -> Ended:
-            place = places.get()
-            try:
-                return self.run(program, place, stop)
-            finally:
-                places.put(place)
-
-        done: list[Ended] = []
-        with ThreadPoolExecutor(jobs) as pool:
-            try:
-                for ended in pool.map(one, programs):
-                    done.append(ended)
-                    if on_done is not None:
-                        on_done(len(done))
-            except BaseException:  # Ctrl-C among others: it must not wait for what is running
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return done
+        return in_places(
+            lambda program, place: self.run(program, place, stop), programs, range(jobs), stop.set, on_done
+        )
 
     def _once(self, source: bytes, place: int, stop: threading.Event) -> tuple[Ended | None, str]:
         """How the program ended, None where it was not begun; and the beginning of what was printed."""
@@ -258,10 +236,6 @@ def _of_status(status: int) -> Ended:
     if number > 0:
         return Ended("failed", signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}")
     return Ended("failed", f"left with status {status}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _PROBE = """
