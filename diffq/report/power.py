@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
-_NORMAL_975 = 1.959963984540054
-_NORMAL_80 = 0.8416212335729143
+_BOTH = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.80)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def needed(
     """
     if difference == 0 or not math.isfinite(difference):
         raise ValueError("a difference of zero cannot be told from zero")
-    factor = (_NORMAL_975 + _NORMAL_80) ** 2 / difference**2
+    factor = _BOTH**2 / difference**2
     count = lambda unit: max(2, math.ceil(factor * unit - 1e-9))  # noqa: E731
     unit = variance * sources
     if noise is None:
