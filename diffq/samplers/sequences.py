@@ -94,7 +94,7 @@ class WholeSequences(Counting):
             log_q_R.index_add_(0, row_N, log_q_N)
             if on_step is not None:
                 first = slice(None, None, count)
-                time_B = (masked_RL.sum(1).double() / blocks.free_B)[first]
+                time_B = (masked_RL.sum(1).double() / blocks.free_B.clamp(min=1))[first]
                 on_step(Step(now.index, plan.total, time_B, canvas, tokens_RL[first].clone))
         shape = (len(canvas.tokens_BL), count)
         return Paths(tokens_RL.view(*shape, -1), log_p_R.view(shape), log_q_R.view(shape))

@@ -144,6 +144,17 @@ def test_of_one_text_nothing_is_accepted_or_turned_down():
         assert set().union(*stats) == told
 
 
+@pytest.mark.parametrize("sampler", [BestOf(candidates=2), SequenceIMH(chain=1), Power(floor=1e-4)])
+def test_a_row_of_which_all_is_given_is_done_from_the_beginning(sampler):
+    canvas, times = tabular.canvas(LENGTH, 3, WORDS), []
+    free_BL = canvas.free_BL & (torch.arange(3) != 1)[:, None]
+    canvas = canvas.replace(free_BL=free_BL, tokens_BL=canvas.tokens_BL.where(free_BL, 1))
+    filled = sampler(DENOISER, canvas, Rng(0), lambda s: times.append(s.time_B)).tokens_BL
+    assert filled[1].tolist() == [1] * LENGTH
+    assert bool((filled < WORDS).all())
+    assert bool(torch.stack(times).isfinite().all())
+
+
 def test_rows_are_counted_for_the_row_that_asked():
     meter, canvas = Meter(text_models.build("mdlm").denoiser()), text_models.canvas(5, 14)
     BestOf(candidates=3)(meter, canvas, Rng(0))
