@@ -10,7 +10,8 @@ What is claimed stands in conf/paper/NAME.yaml, of five kinds:
 
 A side of a claim is a sampler, with the name of a training where models are compared, and dials. Every claim is judged
 once for each value of the dial that says how many steps there are, and once alone where its sides say so themselves; a
-front also against all that costs no more. Intervals are paired over questions. Knows no store and no metric.
+front also against all that costs no more. Points that differ in the seed alone are one. Intervals are paired over
+questions. Knows no store and no metric.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from diffq.report.compare import Difference, beats
 from diffq.report.frontier import build_frontier
 from diffq.report.paper import UNPUBLISHED, Gap, Part, difference, together
-from diffq.report.points import Figure, ReportPoint
+from diffq.report.points import Figure, ReportPoint, one_line
 from diffq.report.published import Table
+from diffq.report.seeds import pool_seeds
 from diffq.store.identity import show_value
 
 
@@ -34,7 +38,8 @@ class Task:
     """Points that answered the same questions.
 
     label     what they are called in a heading
-    energies  by the keys of points whose energies were recorded: how the mean changes over the steps, value, low, high
+    energies  by the keys of points (of one seed) whose energies were recorded: how the mean changes over the steps,
+              value, low, high
     """
 
     dataset: str
@@ -63,6 +68,7 @@ def metrics_of(held: Mapping[str, Any]) -> set[str]:
 
 
 def _of_task(held: Mapping[str, Any], task: Task) -> list[Table]:
+    task = replace(task, points=tuple(pool_seeds(task.points)))
     along = held["along"]
     found = {_value(point, along) for point in task.points} - {None}
     values = sorted(found, key=lambda value: value or math.inf, reverse=True)
@@ -224,8 +230,8 @@ def _value(point: ReportPoint, along: str) -> Any:
 
 
 def _plainest(found: Sequence[ReportPoint]) -> ReportPoint:
-    """That with the fewest dials turned, of the first seed."""
-    return min(found, key=lambda point: (len(point.changed), point.seed, point.key))
+    """That with the fewest dials turned."""
+    return min(found, key=lambda point: (len(point.changed), point.key))
 
 
 def _figure(point: ReportPoint, metric: str, over: str | None) -> Figure | None:
@@ -267,12 +273,16 @@ def _within(point: ReportPoint, asked: Mapping[str, Any]) -> list[Part]:
 
 
 def _falls(task: Task, point: ReportPoint) -> list[Part]:
-    """By how much energy falls, in nats a token."""
-    change = task.energies.get(point.key)
-    if change is None:
+    """By how much energy falls, in nats a token: the mean over seeds, with the mean of their intervals, which is too
+    wide where there are several."""
+    changes = [task.energies[seed.key] for seed in point.parts or (point,) if seed.key in task.energies]
+    if not changes:
         return []
-    low, high = (None, None) if change["low"] is None else (-change["high"], -change["low"])
-    return [Part("", Gap(-change["value"], low, high))]
+    ends = [(change["value"], change["low"], change["high"]) for change in changes]
+    if any(low is None for _, low, _ in ends):
+        return [Part("", Gap(-float(np.mean([value for value, _, _ in ends]))))]
+    value, low, high = (-float(mean) for mean in np.mean(ends, axis=0))
+    return [Part("", Gap(value, high, low))]
 
 
 def _rows(point: ReportPoint) -> float:
@@ -295,10 +305,11 @@ def _front(
     if not first or not than:
         return []
     frontier = build_frontier([*first, *than], [], *axes)
-    lines = [next((line for line in frontier.lines if side[0] in line.points), None) for side in (first, than)]
-    if lines[0] is None or lines[1] is None or lines[0] is lines[1]:
-        return []
-    found = beats(frontier, lines[0], lines[1])
+    kept = {point.key for point in frontier.points}
+    first, than = ([point for point in side if point.key in kept] for side in (first, than))
+    if not first or not than:
+        return [Part("measured in two ways", None, counts=False)]
+    found = beats(frontier, *(one_line(side[0].sampler, side) for side in (first, than)))
     parts = [Part("hypervolume", _gap(found.volume, found.volume_optimism))]
     if found.gap is not None:  # without an interval, where resamples share no diversity, it is told and decides nothing
         at_equal = f"{axes[1]} at equal {axes[0]}"

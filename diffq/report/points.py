@@ -232,6 +232,17 @@ def make_lines(points: Sequence[ReportPoint]) -> list[Line]:
     return sorted(lines, key=lambda line: line.kind == "null")
 
 
+def one_line(label: str, points: Sequence[ReportPoint]) -> Line:
+    """All these points as one line, whatever they differ in; strands join those that differ in dials and seeds alone,
+    so a point of two seeds is a neighbour of one of a single seed."""
+    groups: dict[tuple[Any, ...], list[ReportPoint]] = {}
+    for point in points:
+        key = (point.sampler, point.model, point.checkpoint, point.question, point.length)
+        groups.setdefault(key, []).append(point)
+    strands = [strand for members in groups.values() for strand in _strands(members, varying_dials(members))]
+    return Line(label, "point", varying_dials(points), tuple(strands))
+
+
 def _called(points: Iterable[ReportPoint]) -> dict[str, str]:
     """The names of trainings by the first digits of their checkpoints; without those that two of one model share."""
     of = {point.checkpoint[:6]: (point.model, point.training) for point in points}

@@ -100,6 +100,32 @@ def test_the_dilemma_is_seen():
     assert found[WITHIN][0].split("\n")[1].startswith("+0.20 [")
 
 
+def seeds(points: list, count: int = 2) -> list:
+    """The points in several seeds, whose figures are the same."""
+    return [replace(p, seed=seed, key=f"{p.key} {seed}") for p in points for seed in range(count)]
+
+
+def test_points_of_several_seeds_are_one():
+    assert [cells(seeds(dilemma()), table) for table in (0, 1)] == [cells(dilemma(), table) for table in (0, 1)]
+    first, *rest = seeds(dilemma())
+    better = replace(first, figures={**first.figures, "pass_at_1": figure("pass_at_1", 42)})
+    assert cells([better, *rest])[PASS_1][0].startswith("held\n+39.0 ["), "80 − (42 + 40) / 2"
+
+
+def test_a_front_may_have_points_of_more_seeds_than_others():
+    uneven = [p for p in seeds(dilemma()) if p.seed == 0 or p.dials["temperature"] != 0.5]
+    assert cells(uneven)[FRONT_RANDOM] == cells(dilemma())[FRONT_RANDOM]
+
+
+def test_fronts_measured_in_two_ways_are_not_compared():
+    def otherwise(point):
+        other = replace(point.figures["pass_at_1"], signature="pass_at_1|s:32|v:2")
+        return replace(point, figures={**point.figures, "pass_at_1": other})
+
+    points = [otherwise(p) if p.sampler == "imh" else p for p in dilemma()]
+    assert cells(points)[FRONT_RANDOM] == ["undecided\nmeasured in two ways"]
+
+
 def test_claims_that_do_not_hold_and_claims_that_nobody_can_decide():
     turned = dilemma()
     turned[0], turned[2] = (
@@ -202,7 +228,8 @@ def texts(training: str, sampler: str, vs: float, perplexity: float, **dials):
     ppl = replace(figure("gen_ppl_given_by_judge", perplexity, spread=1.0), direction="lower")
     figures = {"vendi_ngram_4": figure("vendi_ngram_4", vs, spread=0.01), "gen_ppl_given_by_judge": ppl}
     changed = tuple(name for name, value in dials.items() if name != "steps")
-    return replace(made, dataset="rocstories", training=training, dials=own, changed=changed, figures=figures)
+    made = replace(made, dataset="rocstories", training=training, checkpoint=training)
+    return replace(made, dials=own, changed=changed, figures=figures)
 
 
 def judged(*points, **energies) -> dict[str, dict[str, list[str]]]:
@@ -246,6 +273,16 @@ def test_energies_fall_rise_or_are_undecided():
     assert rows["ENS, EAGS, 5 steps"] == "held\n+0.50 [+0.40, +0.60]"
     assert rows["ENS, random order, 5 steps"] == "did not hold\n-0.20 [-0.30, -0.10]"
     assert rows["ENS, the surest first, 5 steps"].startswith("undecided")
+
+
+def test_energies_of_several_seeds_are_their_mean():
+    made = seeds([texts("ens", "eags", 3.0, 90.0)])
+    falls = [{"value": v, "low": v - 0.1, "high": v + 0.1} for v in (-0.5, -0.3)]
+    for known, said in ((falls, "+0.40 [+0.30, +0.50]"), (falls[:1], "+0.50 [+0.40, +0.60]")):
+        energies = dict(zip((p.key for p in made), known, strict=False))
+        (table, *_) = contest_tables(EAGS, [Task("rocstories", "stories", tuple(made), energies)])
+        (cell,) = [row[2] for row in table.cells if row[0].endswith(": ENS, EAGS, 5 steps")]
+        assert cell == f"held\n{said}"
 
 
 @pytest.mark.parametrize("spec", [SPEC, EAGS], ids=lambda spec: spec["paper"])
