@@ -254,8 +254,13 @@ def _named(point: ReportPoint, metric: str) -> Figure | None:
 
 
 def _relative(a: Figure, b: Figure) -> list[Part]:
-    """100 (a / b − 1)."""
-    draws = None if a.draws is None or b.draws is None else 100 * (a.draws / b.draws - 1)
+    """100 (a / b − 1). Without an interval where a resample of b is zero or on the other side of it: of a base that may
+    be nothing there is no percentage, however few resamples say so."""
+    if b.value == 0:
+        return [Part("of nothing there is no percentage", None, counts=False)]
+    draws = None
+    if a.draws is not None and b.draws is not None and not (b.draws * b.value <= 0).any():
+        draws = 100 * (a.draws / b.draws - 1)
     return [Part("percent", Gap.of(100 * (a.value / b.value - 1), draws))]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from diffq.report.crossfit import REACHED
 from diffq.report.frontier import Frontier, line_at
 from diffq.report.points import Figure, ReportPoint, make_lines
 from diffq.report.tables import show_interval
@@ -40,9 +41,10 @@ class Gap:
 
     @classmethod
     def of(cls, value: float, draws: np.ndarray | None) -> Gap:
-        if draws is None or np.isnan(draws).mean() > 0.05:
+        """The interval of the draws; without one where too many of them are no number, or infinite."""
+        if draws is None or np.isfinite(draws).mean() < REACHED:
             return cls(value)
-        low, high = np.nanquantile(draws, [0.025, 0.975])
+        low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
         return cls(value, float(low), float(high))
 
 

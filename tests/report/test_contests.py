@@ -261,6 +261,21 @@ def test_models_are_told_apart_by_what_their_trainings_are_called():
     assert at_5.startswith("held\n+30.0"), "at 64 steps nothing can be compared, so there is no column"
 
 
+def test_a_percentage_of_what_may_be_nothing_decides_nothing():
+    def found(value, draws):
+        sedd = texts("sedd", "analytic", 2.5, 100.0, steps=64)
+        base = replace(sedd.figures["vendi_ngram_4"], value=value, draws=draws)
+        sedd = replace(sedd, figures={**sedd.figures, "vendi_ngram_4": base})
+        return judged(texts("ens", "eags", 3.0, 90.0), sedd)["as claimed"]["VS_ngram is above SEDD's"]
+
+    assert found(1.0, np.full(B, 1.0))[0].startswith("held\npercent: +200.0 [")
+    for other in (0.0, -1.0):
+        draws = np.append(np.full(B - 1, 1.0), other)
+        (cell,) = found(1.0, draws)
+        assert cell == "undecided\npercent: +200.0", "one resample of it is enough"
+    assert found(0.0, np.full(B, 0.0)) == ["undecided\nof nothing there is no percentage"]
+
+
 def test_energies_fall_rise_or_are_undecided():
     points = [texts("ens", "eags", 3.0, 90.0, order=order) for order in ("high_entropy", "random", "low_entropy")]
     found = judged(

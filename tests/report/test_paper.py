@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from synthetic import figure, point
@@ -109,3 +110,12 @@ def test_gaps():
     assert difference(a, a) == Gap(0, 0, 0)
     assert difference(a, replace(b, draws=None)).verdict == "undecided"
     assert difference(a, replace(b, signature="other")).low is None
+
+
+@pytest.mark.parametrize("other", [np.inf, -np.inf, np.nan])
+def test_no_interval_where_many_resamples_have_no_figure(other):
+    draws = np.ones(100)
+    draws[:6] = other
+    assert Gap.of(1, draws) == Gap(1)
+    draws[1:6] = 1
+    assert Gap.of(1, draws) == Gap(1, 1, 1)
