@@ -176,9 +176,9 @@ def beats(frontier: Frontier, line: Line, other: Line) -> Beats:
         line.label,
         other.label,
         span if gap is not None else None,
-        None if gap is None else _as_difference(frontier.y, gap),
+        None if gap is None else as_difference(frontier.y, gap),
         0.0 if gap is None else gap.optimism,
-        _as_difference("hypervolume", volume),
+        as_difference("hypervolume", volume),
         volume.optimism,
     )
 
@@ -187,7 +187,8 @@ def _is_curve(edges_E2: np.ndarray, side: np.ndarray) -> bool:
     return len(edges_E2) > 0 or len(side) == 1
 
 
-def _as_difference(name: str, found: Estimate) -> Difference:
+def as_difference(name: str, found: Estimate) -> Difference:
+    """A cross-fitted figure that is a difference, with its interval."""
     low, high = found.interval
     return Difference(name, found.value, low, high, found.probability)
 

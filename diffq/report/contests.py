@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from diffq.report.compare import Difference, beats
+from diffq.report.compare import beats
 from diffq.report.frontier import build_frontier
 from diffq.report.paper import UNPUBLISHED, Gap, Part, difference, together
 from diffq.report.points import Figure, ReportPoint, one_line
@@ -315,16 +315,8 @@ def _front(
     if not first or not than:
         return [Part("measured in two ways", None, counts=False)]
     found = beats(frontier, *(one_line(side[0].sampler, side) for side in (first, than)))
-    parts = [Part("hypervolume", _gap(found.volume, found.volume_optimism))]
+    parts = [Part("hypervolume", Gap.cautious(found.volume, found.volume_optimism))]
     if found.gap is not None:  # without an interval, where resamples share no diversity, it is told and decides nothing
         at_equal = f"{axes[1]} at equal {axes[0]}"
-        parts.append(Part(at_equal, _gap(found.gap, found.optimism), counts=found.gap.low is not None))
+        parts.append(Part(at_equal, Gap.cautious(found.gap, found.optimism), counts=found.gap.low is not None))
     return parts
-
-
-def _gap(found: Difference, optimism: float) -> Gap:
-    """What was found, with an interval that also holds without the optimism taken out. Where hardly a question tells
-    two fronts apart, all resamples agree, and what was taken out, an estimate itself, would decide alone."""
-    if found.low is None or found.high is None:
-        return Gap(found.value)
-    return Gap(found.value, found.low + min(0.0, optimism), found.high + max(0.0, optimism))

@@ -4,7 +4,8 @@ The best of many noisy points looks better than it is (the winner's curse). So t
 sources and judged on the other, over many random halves and both ways (cross-fitting, Chernozhukov et al. 2018). Arrays
 alone: knows no metric, no point and no line.
 
-Values are P × 2 × B: diversity and quality of P points, in B resamples of the sources or over B halves of them.
+Values are P × 2 × B: two figures of P things, in B resamples of the sources or over B halves of them. Of fronts the
+figures are a point's diversity and quality, of `best_gap` those of a point and of the one that it is held against.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ REACHED = 0.95  # an interval is given where at least this share of the resample
 WINDOW = 0.25
 """The width of the window in which a curve's slope is taken, a standard deviation, as a share of the curve's range."""
 
+_SEED = 20251103
+
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(values that choose, values that judge), both P × 2 × B -> the figure in each of the B; NaN where there is none."""
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """What is known of P points.
+    """What is known of P points, or pairs of points.
 
     measured  P × 2
     draws     P × 2 × B, values in resamples of the sources, the same ones for all points; None where any has none
@@ -77,11 +80,14 @@ class Estimate:
         return float((self.draws > 0).mean() + 0.5 * (self.draws == 0).mean())
 
 
-def crossfit(statistic: Statistic, cloud: Cloud) -> Estimate | None:
+def crossfit(statistic: Statistic, cloud: Cloud, apart: bool = False) -> Estimate | None:
     """The figure of a cloud; None where it has none.
 
     The value is the mean over splits, chosen on one half and judged on the other, both ways. Its draws are those of the
     bootstrap, moved so that their mean is the value.
+
+    apart  each resample is judged by what another one chose. The best of many varies less than any of them, and less
+           than what another half chose: a verdict needs the wider interval
     """
     whole = cloud.measured[:, :, None]
     measured = float(statistic(whole, whole)[0])
@@ -89,7 +95,8 @@ def crossfit(statistic: Statistic, cloud: Cloud) -> Estimate | None:
         return None
     if cloud.draws is None:
         return Estimate(measured, measured)
-    draws = statistic(cloud.draws, cloud.draws)
+    others = np.random.default_rng(_SEED).permutation(cloud.draws.shape[-1]) if apart else slice(None)
+    draws = statistic(cloud.draws[..., others], cloud.draws)
     there = ~np.isnan(draws)
     value = measured
     if cloud.halves is not None:
@@ -197,5 +204,18 @@ def mean_gap(
         reached = ~np.isnan(gaps)
         count = reached.sum(axis=0)
         return np.where(count > 0, np.where(reached, gaps, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+    return statistic
+
+
+def best_gap(group_P: np.ndarray) -> Statistic:
+    """First figure − second, of the pair with the greatest first figure in each group; mean over groups."""
+    members = [np.flatnonzero(group_P == group) for group in np.unique(group_P)]
+
+    def statistic(chosen: np.ndarray, judged: np.ndarray) -> np.ndarray:
+        gaps = judged[:, 0] - judged[:, 1]
+        first = np.where(np.isnan(chosen[:, 0]), -np.inf, chosen[:, 0])
+        column = np.arange(gaps.shape[1])
+        return np.mean([gaps[own[first[own].argmax(axis=0)], column] for own in members], axis=0)
 
     return statistic

@@ -15,7 +15,7 @@ import numpy as np
 
 from diffq.errors import UserError, unknown
 from diffq.report.crossfit import Cloud, crossfit, dominated_area, heights, mean_gap, slopes
-from diffq.report.pareto import interpolate, on_front
+from diffq.report.pareto import on_front
 from diffq.report.points import Figure, Line, ReportPoint, make_lines
 from diffq.report.seeds import pool_seeds
 
@@ -72,12 +72,18 @@ class Frontier:
 
 def cloud_of(frontier: Frontier, points: Sequence[ReportPoint]) -> Cloud:
     """What is known of the x and y of some points."""
+    return cloud_of_figures([(point.figures[frontier.x], point.figures[frontier.y]) for point in points])
+
+
+def cloud_of_figures(figures_P2: Sequence[tuple[Figure, Figure]]) -> Cloud:
+    """What is known of pairs of figures."""
 
     def together(what: str) -> np.ndarray | None:
-        held = [[getattr(point.figures[name], what) for name in (frontier.x, frontier.y)] for point in points]
+        held = [[getattr(figure, what) for figure in row] for row in figures_P2]
         return None if any(values is None for row in held for values in row) else np.array(held)
 
-    return Cloud(frontier.values(points), together("draws"), together("halves"))
+    measured = np.array([[figure.value for figure in row] for row in figures_P2]).reshape(-1, 2)
+    return Cloud(measured, together("draws"), together("halves"))
 
 
 def edges_of(line: Line) -> np.ndarray:
@@ -305,24 +311,6 @@ def _reaches(frontier: Frontier, line: Line, level: float) -> bool:
     if any(len(strand.points) > 1 for strand in line.strands):
         return True
     return len(line.points) == 1 and float(frontier.values(line.points)[0, 0]) == level
-
-
-def line_at(frontier: Frontier, line: Line, level: float) -> tuple[float, np.ndarray | None]:
-    """The line's quality at a level of diversity as measured (NaN where it does not reach it), and its resampled
-    values."""
-    sign = int(frontier.signs[1])
-    best, resampled = [], []
-    for strand in line.strands:
-        values = frontier.values(strand.points)
-        best.append(float(interpolate(values[:, :1], sign * values[:, 1:], level)[0]))
-        drawn = [d for d in map(frontier.draws, strand.points) if d is not None]
-        if len(drawn) == len(strand.points):
-            stacked = np.stack(drawn)
-            resampled.append(interpolate(stacked[:, 0], sign * stacked[:, 1], level))
-    value = max((b for b in best if not math.isnan(b)), default=math.nan)
-    if len(resampled) < len(line.strands):
-        return sign * value, None
-    return sign * value, sign * np.fmax.reduce(resampled)
 
 
 def _levels(frontier: Frontier, most: int = 5) -> list[float]:

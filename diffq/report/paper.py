@@ -1,21 +1,22 @@
 """A paper's claims beside what was measured: differences over the baseline, and directional claims with a verdict.
 
-What the paper says stands in conf/paper/NAME.yaml. Intervals are paired bootstraps over sources. A published figure is
-shown only where that file gives one. Knows no store and no metric.
+What the paper says stands in conf/paper/NAME.yaml. Intervals are paired bootstraps over sources. Where the best of
+several points is taken, it is chosen on one half of the sources and judged on the other (`crossfit`). A published
+figure is shown only where that file gives one. Knows no store and no metric.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from diffq.report.crossfit import REACHED
-from diffq.report.frontier import Frontier, line_at
-from diffq.report.points import Figure, ReportPoint, make_lines
+from diffq.report.compare import Difference, as_difference, beats
+from diffq.report.crossfit import REACHED, best_gap, crossfit
+from diffq.report.frontier import Frontier, cloud_of_figures
+from diffq.report.points import Figure, ReportPoint, one_line
 from diffq.report.tables import show_interval
 from diffq.store.identity import show_value
 
@@ -46,6 +47,14 @@ class Gap:
             return cls(value)
         low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
         return cls(value, float(low), float(high))
+
+    @classmethod
+    def cautious(cls, found: Difference, optimism: float) -> Gap:
+        """What was found, with an interval that also holds without the optimism taken out. Where hardly a question
+        tells two sides apart, all resamples agree, and what was taken out, an estimate itself, would decide alone."""
+        if found.low is None or found.high is None:
+            return cls(found.value)
+        return cls(found.value, found.low + min(0.0, optimism), found.high + max(0.0, optimism))
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ def compare_with_paper(frontier: Frontier, spec: Mapping[str, Any]) -> PaperTabl
     )
     claims = []
     for claim in spec["claims"]:
-        parts = _TESTS[claim["test"]](frontier, groups, claim, deltas)
+        parts = _TESTS[claim["test"]](frontier, groups, claim, spec)
         evidence = tuple(part.said() for part in parts)
         published = str(claim.get("published", UNPUBLISHED))
         claims.append(Claim(claim["name"], claim["text"], published, together(parts), evidence))
@@ -147,30 +156,47 @@ def _alike(point: ReportPoint) -> tuple[Any, ...]:
     return (point.model, point.question, point.length, point.seed)
 
 
+Pair = tuple[ReportPoint, ReportPoint]
+"""A point and that which it is held against."""
+
+
 def _delta(points: Sequence[ReportPoint], group: Sequence[ReportPoint], name: str, row: Mapping[str, Any]) -> Delta:
-    """The best point of a group over its baseline. The best is chosen on the measured metric itself."""
-    metric, published, needs = row["label"], row.get("published"), row.get("needs")
-    pairs = []
-    for point in group:
-        base = _baseline(points, point)
-        if (
-            base is not None
-            and base.key != point.key
-            and row["metric"] in point.figures
-            and row["metric"] in base.figures
-        ):
-            pairs.append((point, base))
-    needed = f"needs {needs}" if needs else ""
+    """The best point of a group over its baseline. The best is chosen on the measured metric itself; named is the one
+    that all sources choose, the difference is that of points chosen on one half of them and judged on the other."""
+    metric, published, needs = row["label"], row.get("published"), row.get("needs", "")
+    found = [(point, base) for point in group if (base := _baseline(points, point)) and base.key != point.key]
+    pairs = _scored(found, row["metric"])
     if not pairs:
         missing = "no scored point with a plain baseline of equal steps"
-        return Delta(metric, name, published, None, needed or missing)
-    best, base = max(pairs, key=lambda p: p[0].figures[row["metric"]].sign * p[0].figures[row["metric"]].value)
-    figure = best.figures[row["metric"]]
-    if needs and needs not in figure.signature:
-        return Delta(metric, name, published, None, f"needs {needs}; computed with {_encoder(figure.signature)}")
-    gap = difference(figure, base.figures[row["metric"]])
+        return Delta(metric, name, published, None, f"needs {needs}" if needs else missing)
+    fitting = [(point, base) for point, base in pairs if needs in point.figures[row["metric"]].signature]
+    gap = _best_gap([fitting], row["metric"])
+    if gap is None:
+        encoder = _encoder(pairs[0][0].figures[row["metric"]].signature)
+        return Delta(metric, name, published, None, f"needs {needs}; computed with {encoder}")
+    best, base = max(fitting, key=lambda p: p[0].figures[row["metric"]].sign * p[0].figures[row["metric"]].value)
     shown = show_interval(gap.value, gap.low, gap.high, signed=True)
     return Delta(metric, name, published, gap, shown, _name(best), _name(base))
+
+
+def _scored(pairs: Iterable[Pair], metric: str) -> list[Pair]:
+    """Those of which both have the metric, measured in one way."""
+    scored = [pair for pair in pairs if all(metric in point.figures for point in pair)]
+    return [(a, b) for a, b in scored if a.figures[metric].signature == b.figures[metric].signature]
+
+
+def _best_gap(groups: Sequence[Sequence[Pair]], metric: str) -> Gap | None:
+    """The first of a pair over the second, where the first is best in each group; mean over groups. None where nothing
+    was scored. Where there is a choice it is made on one half of the sources and judged on the other."""
+    scored = [_scored(group, metric) for group in groups]
+    figures = [(a.figures[metric], b.figures[metric]) for group in scored for a, b in group]
+    if not figures:
+        return None
+    numbers = np.repeat(np.arange(len(scored)), [len(group) for group in scored])
+    cloud = cloud_of_figures(figures).times(figures[0][0].sign, figures[0][0].sign)
+    chosen = any(len(group) > 1 for group in scored)
+    found = crossfit(best_gap(numbers), cloud if chosen else replace(cloud, halves=None), apart=chosen)
+    return None if found is None else Gap.cautious(as_difference(metric, found), found.optimism)
 
 
 def _encoder(signature: str) -> str:
@@ -192,9 +218,9 @@ def _strands(points: Sequence[ReportPoint], dial: str) -> list[list[ReportPoint]
     return [sorted(strand, key=lambda p: p.dials[dial]) for strand in held.values() if len(strand) > 1]
 
 
-def _mean_gap(pairs: Sequence[tuple[ReportPoint, ReportPoint]], metric: str) -> Gap | None:
+def _mean_gap(pairs: Sequence[Pair], metric: str) -> Gap | None:
     """The mean over pairs of first − second, resampled together; None where nothing was scored."""
-    scored = [(a.figures[metric], b.figures[metric]) for a, b in pairs if metric in a.figures and metric in b.figures]
+    scored = [(a.figures[metric], b.figures[metric]) for a, b in _scored(pairs, metric)]
     if not scored:
         return None
     value = float(np.mean([a.value - b.value for a, b in scored]))
@@ -210,8 +236,8 @@ def _rises(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, An
     for metric in claim["quality"]:
         scored = [s for s in strands if all(metric in p.figures for p in s)]
         if scored:
-            pairs = [(max(s[1:], key=lambda p: p.figures[metric].value), s[0]) for s in scored]
-            found.append(Part(f"{metric}, best {claim['dial']} over the smallest", _mean_gap(pairs, metric)))
+            later = [[(point, s[0]) for point in s[1:]] for s in scored]
+            found.append(Part(f"{metric}, best {claim['dial']} over the smallest", _best_gap(later, metric)))
     ends = [(s[-1], s[0]) for s in strands]
     found.append(Part(f"{frontier.x}, largest {claim['dial']} over the smallest", _mean_gap(ends, frontier.x)))
     return found
@@ -225,48 +251,28 @@ def _falls(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, An
 
 
 def _order(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], _: Any) -> list[Part]:
-    """Quality of one group minus that of the next at equal diversity, mean over levels that both reach."""
+    """Quality of one group minus that of the next at equal diversity, mean over what both reach."""
     found: list[Part] = []
-    for better, worse in zip(claim["groups"][:-1], claim["groups"][1:], strict=True):
-        gap = _at_equal(frontier, groups[better], groups[worse])
-        found.append(Part(f"{better} − {worse} at equal {frontier.x}", gap))
+    for names in zip(claim["groups"][:-1], claim["groups"][1:], strict=True):
+        gap = None
+        if all(groups[name] for name in names):
+            compared = beats(frontier, *(one_line(name, groups[name]) for name in names))
+            gap = None if compared.gap is None else Gap.cautious(compared.gap, compared.optimism)
+        found.append(Part(f"{names[0]} − {names[1]} at equal {frontier.x}", gap))
     return found
 
 
-def _at_equal(frontier: Frontier, a: Sequence[ReportPoint], b: Sequence[ReportPoint]) -> Gap | None:
-    if not a or not b:
-        return None
-    xs = [frontier.values(points)[:, 0] for points in (a, b)]
-    low, high = max(x.min() for x in xs), min(x.max() for x in xs)
-    sign = float(frontier.signs[1])
-    values, draws = [], []
-    for level in np.linspace(low, high, 7)[1:-1] if low < high else []:
-        sides = [[line_at(frontier, line, level) for line in make_lines(points)] for points in (a, b)]
-        reached = [[sign * value for value, _ in side if not math.isnan(value)] for side in sides]
-        if not all(reached):
-            continue
-        best = [max(values_here) for values_here in reached]
-        values.append(best[0] - best[1])
-        drawn = [[sign * d for _, d in side if d is not None] for side in sides]
-        if all(len(d) == len(side) for d, side in zip(drawn, sides, strict=True)):
-            draws.append(np.fmax.reduce(drawn[0]) - np.fmax.reduce(drawn[1]))
-    if not values:
-        return None
-    with np.errstate(invalid="ignore"):
-        return Gap.of(float(np.mean(values)), np.mean(draws, axis=0) if len(draws) == len(values) else None)
-
-
-def _beats(frontier: Frontier, groups: Mapping[str, Any], claim: Mapping[str, Any], deltas: Any) -> list[Part]:
-    """The better of the contenders' differences in each metric; a metric that cannot be compared does not count."""
+def _beats(frontier: Frontier, groups: Mapping[str, Any], _: Any, spec: Mapping[str, Any]) -> list[Part]:
+    """The best point of all contenders over its baseline in each metric; a metric that cannot be compared does not
+    count."""
+    contenders = list({point.key: point for name in spec["contenders"] for point in groups[name]}.values())
     found: list[Part] = []
-    for metric in dict.fromkeys(delta.metric for delta in deltas):
-        gaps = [(delta, delta.gap) for delta in deltas if delta.metric == metric]
-        known = [(delta, gap) for delta, gap in gaps if gap is not None]
-        if known:
-            delta, gap = max(known, key=lambda entry: entry[1].value)
-            found.append(Part(f"{metric}, {delta.point} over {delta.baseline}", gap))
+    for row in spec["deltas"]:
+        delta = _delta(frontier.points, contenders, "", row)
+        if delta.gap is None:
+            found.append(Part(f"{delta.metric}: {delta.cell}", None, counts="needs" not in delta.cell))
         else:
-            found.append(Part(f"{metric}: {gaps[0][0].cell}", None, counts="needs" not in gaps[0][0].cell))
+            found.append(Part(f"{delta.metric}, {delta.point} over {delta.baseline}", delta.gap))
     return found
 
 
