@@ -36,18 +36,3 @@ def hypervolume(points_P2: np.ndarray, reference_2: np.ndarray) -> float:
             area += (x - reference_2[0]) * (y - height)
             height = y
     return float(area)
-
-
-def interpolate(x_PB: np.ndarray, y_PB: np.ndarray, at: float | np.ndarray) -> np.ndarray:
-    """The highest y at which the polyline through the P points, in their order, meets x = `at`, in each of B
-    resamples; NaN where it does not reach it. Nothing is extrapolated. `at` is one number, or one a resample."""
-    x_PB, y_PB = (np.asarray(values, dtype=float) for values in (x_PB, y_PB))
-    if len(x_PB) == 1:
-        return np.where(x_PB[0] == at, y_PB[0], np.nan)
-    x0, x1, y0, y1 = x_PB[:-1], x_PB[1:], y_PB[:-1], y_PB[1:]
-    reached = (np.minimum(x0, x1) <= at) & (at <= np.maximum(x0, x1))
-    upright = x0 == x1
-    share = (at - x0) / np.where(upright, 1, x1 - x0)
-    heights = np.where(upright, np.maximum(y0, y1), y0 + (y1 - y0) * share)
-    best = np.where(reached, heights, -np.inf).max(axis=0)
-    return np.where(np.isneginf(best), np.nan, best)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffq.report.pareto import hypervolume, interpolate, on_front
+from diffq.report.pareto import hypervolume, on_front
 
 small = st.integers(0, 6)
 grids = st.lists(st.tuples(small, small), max_size=12).map(lambda rows: np.array(rows, dtype=float).reshape(-1, 2))
@@ -48,21 +47,3 @@ def test_order_does_not_matter(values, random):
 
 def test_a_missing_value_is_never_on_the_front():
     assert on_front(np.array([[np.nan, 9], [1, 1], [2, np.nan]])).tolist() == [False, True, False]
-
-
-def test_interpolation_along_a_line():
-    x, y = np.array([[0.0], [10.0], [10.0], [5.0]]), np.array([[0.0], [20.0], [30.0], [40.0]])
-    at = {level: interpolate(x, y, level)[0] for level in (0, 2.5, 5, 10)}
-    assert at == {0: 0, 2.5: 5, 5: 40, 10: 30}  # the highest crossing, also on an upright piece
-    assert np.isnan(interpolate(x, y, 10.5)[0])
-    assert np.isnan(interpolate(x, y, -0.1)[0])
-    assert interpolate(x[:1], y[:1], 0)[0] == 0
-    assert np.isnan(interpolate(x[:1], y[:1], 1)[0])
-
-
-def test_interpolation_of_resamples_is_that_of_each():
-    draw = np.random.default_rng(0)
-    x, y = draw.random((5, 40)), draw.random((5, 40))
-    levels = draw.random(40)
-    each = [interpolate(x[:, [b]], y[:, [b]], level)[0] for b, level in enumerate(levels)]
-    assert interpolate(x, y, levels) == pytest.approx(each, nan_ok=True)
