@@ -26,7 +26,7 @@ FLOORS = (
     ("runs",),
     ("samplers", "metrics", "report", "models", "data"),
     ("diffusion", "store", "sandbox"),
-    ("config", "plugins", "rng", "registry", "settings", "errors", "hub", "interrupts", "__init__"),
+    ("config", "plugins", "rng", "registry", "resamples", "settings", "errors", "hub", "interrupts", "__init__"),
 )
 FLOOR_OF = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 # They name components for their types alone, and the verbs by their names.

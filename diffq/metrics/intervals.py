@@ -21,10 +21,10 @@ import numpy as np
 from diffq.errors import UserError
 from diffq.metrics.base import Answers, Metric, Score, signature_parts
 from diffq.registry import METRICS
+from diffq.resamples import interval, share_above
 
 RESAMPLES = 1000
 SPLITS = 100
-LEVEL = 0.95
 _SEED = 20250310
 _BLOCK = 4_000_000  # counts held at once, 32 MB
 _NORMAL_975 = 1.959963984540054  # the standard library's is 2e-16 of it less, and kept intervals have all digits
@@ -113,13 +113,6 @@ def _splits(n: int) -> np.ndarray:
     return (order < n // 2).astype(np.float64)
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The central 95 % of resampled values (percentile method)."""
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def value_of(per_source: np.ndarray, signature: str) -> float:
     """The value that the statistics of all sources give."""
     function, fields = _aggregate_of(signature)
@@ -161,8 +154,7 @@ def paired_difference(score_a: Score, score_b: Score) -> Difference:
         )
     gaps = resample(a, score_a.signature) - resample(b, score_b.signature)
     low, high = interval(gaps)
-    share = float((gaps > 0).mean() + 0.5 * (gaps == 0).mean())
-    return Difference(value=score_a.value - score_b.value, low=low, high=high, probability=share)
+    return Difference(score_a.value - score_b.value, low, high, share_above(gaps))
 
 
 def pseudo_values(value: float, without: np.ndarray) -> np.ndarray:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from diffq.metrics.base import Score
-from diffq.metrics.intervals import aggregate, interval, resample, value_of
+from diffq.metrics.intervals import aggregate, resample, value_of
+from diffq.resamples import interval
 
 
 @aggregate("mos")

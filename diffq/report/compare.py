@@ -22,6 +22,7 @@ from diffq.report.crossfit import Estimate, crossfit, dominated_area, mean_gap
 from diffq.report.frontier import Frontier, Scaling, cloud_of, edges_of, scaling
 from diffq.report.points import Figure, Line, ReportPoint
 from diffq.report.power import Needed, needed
+from diffq.resamples import interval, share_above
 
 LEVELS = 15
 """Levels of diversity over which the quality of two lines is compared."""
@@ -54,16 +55,21 @@ class Difference:
 def difference(a: Figure, b: Figure) -> Difference:
     """b − a. Without an interval where one of them has no resamples; of figures with equal signatures only."""
     value = b.value - a.value
-    if a.draws is None or b.draws is None or a.signature != b.signature:
+    gaps = paired(b, a)
+    if a.draws is None or b.draws is None or gaps is None:
         return Difference(a.name, value)
-    gaps = b.draws - a.draws
-    low, high = _interval(gaps)
-    better = a.sign * gaps
-    share = float((better > 0).mean() + 0.5 * (better == 0).mean())
+    low, high = interval(gaps)
     width = high - low
-    apart = _interval(b.draws[_shuffle(len(b.draws))] - a.draws)
+    apart = interval(b.draws[_shuffle(len(b.draws))] - a.draws)
     narrower = (apart[1] - apart[0]) / width if width > 0 else None
-    return Difference(a.name, value, low, high, share, narrower)
+    return Difference(a.name, value, low, high, share_above(a.sign * gaps), narrower)
+
+
+def paired(a: Figure, b: Figure) -> np.ndarray | None:
+    """a − b in each resample; None where one has none, or they were measured in two ways."""
+    if a.draws is None or b.draws is None or a.signature != b.signature:
+        return None
+    return a.draws - b.draws
 
 
 def differences(a: ReportPoint, b: ReportPoint, metrics: Sequence[str]) -> list[Difference]:
@@ -122,7 +128,7 @@ def _seed_ratio(a: ReportPoint, b: ReportPoint, metric: str) -> list[float]:
         return []
 
     def width(first: int, second: int) -> float:
-        low, high = _interval(drawn[1, second] - drawn[0, first])  # type: ignore[operator]
+        low, high = interval(drawn[1, second] - drawn[0, first])  # type: ignore[operator]
         return high - low
 
     equal = float(np.mean([width(s, s) for s in seeds]))
@@ -240,11 +246,6 @@ def _between(seeds: list[np.ndarray]) -> float | None:
     if len(seeds) < 2:
         return None
     return float(np.mean([np.var(x - y, ddof=1) / 2 for x, y in itertools.combinations(seeds, 2)])) / len(seeds)
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _shuffle(count: int) -> np.ndarray:

@@ -62,8 +62,7 @@ def contest_tables(spec: Mapping[str, Any], tasks: Sequence[Task]) -> list[Table
 
 def metrics_of(held: Mapping[str, Any]) -> set[str]:
     """The metrics that the claims are about; a name that ends in * stands for all that begin so."""
-    asked = [asked for claim in held["claims"] for asked in claim.values() if isinstance(asked, Mapping)]
-    named = {a[name] for a in asked for name in ("metric", "over", "diversity") if name in a}
+    named = {a[name] for a in map(_asked, held["claims"]) for name in ("metric", "over", "diversity") if name in a}
     return named | ({held["quality"]} if "quality" in held else set())
 
 
@@ -133,8 +132,7 @@ def _published(claim: Mapping[str, Any]) -> str:
 
 def _lack(held: Mapping[str, Any], task: Task, claim: Mapping[str, Any]) -> str:
     """What a claim that was not measured needs beyond a task's points."""
-    (asked,) = (asked for asked in claim.values() if isinstance(asked, Mapping))
-    sides = _sides(claim)
+    asked, sides = _asked(claim), _sides(claim)
     found = [_at(task, side, held["along"], None) for side in sides]
     points = [_described(task, side) for side, here in zip(sides, found, strict=True) if not here]
     if points:
@@ -175,9 +173,15 @@ def _score_needed(name: str, points: Sequence[ReportPoint]) -> str:
     return f"{plain}: diffq score RUN metric={plain}"
 
 
+def _asked(claim: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a claim says under its kind."""
+    (asked,) = (asked for asked in claim.values() if isinstance(asked, Mapping))
+    return asked
+
+
 def _sides(claim: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The points that a claim speaks of."""
-    (asked,) = (asked for asked in claim.values() if isinstance(asked, Mapping))
+    asked = _asked(claim)
     return [asked[name] for name in ("side", "first", "than") if name in asked]
 
 

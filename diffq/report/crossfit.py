@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffq.resamples import interval, share_above
+
 REACHED = 0.95  # an interval is given where at least this share of the resamples has a value
 WINDOW = 0.25
 """The width of the window in which a curve's slope is taken, a standard deviation, as a share of the curve's range."""
@@ -69,15 +71,14 @@ class Estimate:
         """The central 95 % of the draws."""
         if self.draws is None:
             return None, None
-        low, high = np.quantile(self.draws, [0.025, 0.975])
-        return float(low), float(high)
+        return interval(self.draws)
 
     @property
     def probability(self) -> float | None:
         """The share of the draws above zero; a draw of zero counts half."""
         if self.draws is None:
             return None
-        return float((self.draws > 0).mean() + 0.5 * (self.draws == 0).mean())
+        return share_above(self.draws)
 
 
 def crossfit(statistic: Statistic, cloud: Cloud, apart: bool = False) -> Estimate | None:

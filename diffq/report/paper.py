@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from diffq.report.compare import Difference, as_difference, beats
+from diffq.report.compare import Difference, as_difference, beats, paired
 from diffq.report.crossfit import REACHED, best_gap, crossfit
 from diffq.report.frontier import Frontier, cloud_of_figures
 from diffq.report.points import Figure, ReportPoint, one_line
 from diffq.report.tables import show_interval
+from diffq.resamples import interval
 from diffq.store.identity import show_value
 
 UNPUBLISHED = "not published here"
@@ -45,8 +46,7 @@ class Gap:
         """The interval of the draws; without one where too many of them are no number, or infinite."""
         if draws is None or np.isfinite(draws).mean() < REACHED:
             return cls(value)
-        low, high = np.quantile(draws[np.isfinite(draws)], [0.025, 0.975])
-        return cls(value, float(low), float(high))
+        return cls(value, *interval(draws[np.isfinite(draws)]))
 
     @classmethod
     def cautious(cls, found: Difference, optimism: float) -> Gap:
@@ -94,9 +94,8 @@ class PaperTable:
 
 def difference(a: Figure, b: Figure) -> Gap:
     """a − b, positive where a is better, with a paired interval where both have resampled values of one signature."""
-    paired = a.draws is not None and b.draws is not None and a.signature == b.signature
-    draws = a.sign * (a.draws - b.draws) if paired and a.draws is not None and b.draws is not None else None
-    return Gap.of(a.sign * (a.value - b.value), draws)
+    draws = paired(a, b)
+    return Gap.of(a.sign * (a.value - b.value), None if draws is None else a.sign * draws)
 
 
 def compare_with_paper(frontier: Frontier, spec: Mapping[str, Any]) -> PaperTable:
@@ -224,7 +223,7 @@ def _mean_gap(pairs: Sequence[Pair], metric: str) -> Gap | None:
     if not scored:
         return None
     value = float(np.mean([a.value - b.value for a, b in scored]))
-    drawn = [a.draws - b.draws for a, b in scored if a.draws is not None and b.draws is not None]
+    drawn = [draws for a, b in scored if (draws := paired(a, b)) is not None]
     return Gap.of(value, np.mean(drawn, axis=0) if len(drawn) == len(scored) else None)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from diffq.report.points import Figure, ReportPoint
+from diffq.resamples import interval
 from diffq.store.identity import digest
 
 
@@ -68,7 +69,7 @@ def _mean(first: Figure, own: Sequence[Figure]) -> Figure:
     draws = None
     if len(drawn) == len(own):
         draws = np.mean(drawn, axis=0)
-        low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
+        low, high = interval(draws)
     elif all(f.low is not None and f.high is not None for f in own):
         low, high = (float(np.mean([getattr(f, end) for f in own])) for end in ("low", "high"))
     split = [f.halves for f in own if f.halves is not None]

@@ -160,14 +160,16 @@ def _summary(name: str, ours: list[float], bare: list[float], tokens: float, ste
     """The ratio of total times, with a paired bootstrap over the turns."""
     import numpy as np
 
+    from diffq.resamples import interval
+
     mine, theirs = np.array(ours), np.array(bare)
     pick = np.random.default_rng(0).integers(len(mine), size=(_RESAMPLES, len(mine)))
-    low, high = np.quantile(theirs[pick].sum(1) / mine[pick].sum(1), [0.025, 0.975])
+    low, high = interval(theirs[pick].sum(1) / mine[pick].sum(1))
     return Throughput(
         name=name,
         ratio=float(theirs.sum() / mine.sum()),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         ours=float(tokens / mine.sum()),
         bare=float(tokens / theirs.sum()),
         steps=steps,

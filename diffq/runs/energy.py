@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffq.metrics.intervals import interval, resample
+from diffq.metrics.intervals import resample
 from diffq.report.energy import Course, save_courses, table_of, unit_of, verdict
+from diffq.resamples import interval
 from diffq.runs.trace import describe_rows, first_samples, run_again
 from diffq.store.files import write_atomic
 from diffq.store.point import Point

@@ -17,8 +17,9 @@ import numpy as np
 from diffq.errors import UserError
 from diffq.metrics.agreement import LEVELS, alpha, coincidences
 from diffq.metrics.base import Score
-from diffq.metrics.intervals import interval, resample
+from diffq.metrics.intervals import resample
 from diffq.metrics.mos import opinion
+from diffq.resamples import interval
 from diffq.runs.mos_study import FORMAT
 from diffq.store.identity import digest
 

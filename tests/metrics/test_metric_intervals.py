@@ -12,6 +12,7 @@ from diffq.metrics import intervals
 from diffq.metrics.base import Answers, Score
 from diffq.metrics.bleu import Bleu
 from diffq.metrics.ngrams import bleu
+from diffq.resamples import interval
 
 MEAN = "m|agg:mean|s:1|v:1"
 
@@ -68,7 +69,7 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     generator = np.random.default_rng(7)
     hits = 0
     for _ in range(600):
-        low, high = intervals.interval(intervals.resample(generator.exponential(size=(60, 1)), MEAN))
+        low, high = interval(intervals.resample(generator.exponential(size=(60, 1)), MEAN))
         hits += low <= 1 <= high
     assert 0.885 < hits / 600 < 0.98
 
@@ -87,7 +88,7 @@ def test_pairing_narrows_the_interval_and_is_antisymmetric():
     shared = generator.normal(size=200)
     a, b = shared + 0.1 * generator.normal(size=200), shared + 0.1 * generator.normal(size=200)
     gap, back = intervals.paired_difference(score(a), score(b)), intervals.paired_difference(score(b), score(a))
-    alone = np.ptp(intervals.interval(intervals.resample(a[:, None], MEAN)))
+    alone = np.ptp(interval(intervals.resample(a[:, None], MEAN)))
     assert gap.high - gap.low < alone / 3
     assert (gap.low, gap.high) == pytest.approx((-back.high, -back.low))
     assert gap.probability + back.probability == pytest.approx(1)
