@@ -269,11 +269,10 @@ def _relative(a: Figure, b: Figure) -> list[Part]:
 
 
 def _within(point: ReportPoint, asked: Mapping[str, Any]) -> list[Part]:
-    """Bound − entropy. The bound is recorded as a mean over a row's rounds, each of which is one network row."""
-    figure, rounds = point.figures.get(asked["metric"]), point.an_answer("nfe_rows")
-    if figure is None or rounds is None or asked["record"] not in point.records:
+    """Bound − entropy. The bound is what a point records: the mean over its rows of a sum over their rounds."""
+    figure, bound = point.figures.get(asked["metric"]), point.records.get(asked["record"])
+    if figure is None or bound is None:
         return []
-    bound = point.records[asked["record"]] * rounds
     most = math.log(point.samples)
     if bound >= most:
         said = f"the bound is above the {most:.2f} nats that {point.samples} samples can show at most"
