@@ -12,6 +12,12 @@ from diffq.errors import UserError
 from diffq.settings import Settings, setting
 
 
+def budget(minutes: float | None, steps: int | None) -> str:
+    """`45 minutes or 113,000 steps`; empty where there is no end."""
+    said = ("" if minutes is None else f"{minutes:g} minutes", "" if steps is None else f"{steps:,} steps")
+    return " or ".join(filter(None, said))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings(Settings):
     """How a model is trained: AdamW, a learning-rate schedule, a budget in steps, minutes or both.
@@ -98,9 +104,7 @@ class TrainerSettings(Settings):
     @property
     def budget(self) -> str:
         """When a training ends at the latest, in words."""
-        minutes = "" if self.max_minutes is None else f"{self.max_minutes:g} minutes"
-        steps = "" if self.max_steps is None else f"{self.max_steps:,} steps"
-        return " or ".join(filter(None, (minutes, steps)))
+        return budget(self.max_minutes, self.max_steps)
 
     def check(self) -> None:
         if self.max_steps is None and self.max_minutes is None:

@@ -32,6 +32,7 @@ class Course:
     band    median, low_50, high_50, low_95, high_95 over rows, a number a step each
     change  value, low, high (None: undecided for want of rows) and rows, of last − first
     said    the change in words
+    line    the number of its line in the frontier, whose colour it has
     """
 
     label: str
@@ -40,6 +41,7 @@ class Course:
     band: Mapping[str, Sequence[float]]
     change: Mapping[str, Any]
     said: str
+    line: int = 0
 
 
 def table_of(courses: Sequence[Course]) -> ReportTable:
@@ -69,7 +71,8 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [course for course in courses if len(course.steps) > 1][:MOST] or courses[:MOST]
+    several = [course for course in courses if len(course.steps) > 1] or list(courses)
+    shown = several[:MOST]
     common, names = _apart([course.label for course in shown])
     columns = min(len(shown), 3)
     rows = math.ceil(len(shown) / columns)
@@ -77,14 +80,15 @@ def draw_courses(courses: Sequence[Course]) -> Any:
     FigureCanvasAgg(figure)
     one_scale = len({course.potential for course in shown}) == 1
     panels = figure.subplots(rows, columns, sharey=one_scale, squeeze=False).flatten()
-    for number, (axes, course, name) in enumerate(zip(panels, shown, names, strict=False)):
-        _panel(axes, course, name, colour_of(number))
+    for axes, course, name in zip(panels, shown, names, strict=False):
+        _panel(axes, course, name, colour_of(course.line))
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     kinds = " and ".join(dict.fromkeys(c.potential.replace("_", "-") for c in shown))
     units = dict.fromkeys(unit_of(course.potential) for course in shown)
     figure.supylabel(f"energy, {' or '.join(units)}", fontsize=8.5)
-    left = f"; {len(shown)} of {len(courses)} points" if len(courses) > len(shown) else ""
+    why = " of more than one step" if len(several) < len(courses) else ""
+    left = f"; {len(shown)} of {len(several)} points{why}" if why or len(several) > len(shown) else ""
     head = f"{common}Energy of each step's full draft, {kinds} potentials{left}"
     counts = sorted({course.change["rows"] for course in shown})
     rows_said = f"{counts[0]} rows" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} rows"
@@ -114,7 +118,7 @@ def _panel(axes: Any, course: Course, name: str, colour: str) -> None:
     plain(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.tick_params(labelsize=7.5)
-    axes.set_xlabel("step", fontsize=8)
+    axes.set_xlabel("round", fontsize=8)
     title = "\n".join([*textwrap.wrap(name, _WIDEST), f"{verdict(course.change)}: {_shown(course.change)}"])
     axes.set_title(title, fontsize=6.8, loc="left")
 

@@ -178,15 +178,17 @@ def courses(lines: Sequence[Line], store: Store) -> list[Course]:
     Points are called by their lines, and by the dials in which those with energies differ."""
     from diffq.report.points import short_dials, varying_dials
 
-    parts = [(line, point, part) for line in lines for point in line.points for part in point.parts or (point,)]
-    read = [(line, point, part, read_energy(store.outputs / part.folder)) for line, point, part in parts]
+    points = [(n, point) for n, line in enumerate(lines) for point in line.points]
+    parts = [(n, point, part) for n, point in points for part in point.parts or (point,)]
+    read = [(n, point, part, read_energy(store.outputs / part.folder)) for n, point, part in parts]
     held = [row for row in read if row[-1]]
     varying, made = varying_dials([point for _, point, _, _ in held]), []
-    for line, point, part, found in held:
-        name = f"{line.label} {short_dials(point, varying)}".strip()
+    for n, point, part, found in held:
+        name = f"{lines[n].label} {short_dials(point, varying)}".strip()
         name += f" · seed {part.seed}" if len(point.parts) > 1 else ""
         said = describe(found["change"], found["potential"])
-        made.append(Course(name, found["potential"], tuple(found["steps"]), found["band"], found["change"], said))
+        steps, change = tuple(found["steps"]), found["change"]
+        made.append(Course(name, found["potential"], steps, found["band"], change, said, n))
     return made
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from diffq.config import Request
 from diffq.config.files import group_files, read_mapping, search_dirs
 from diffq.errors import UserError
+from diffq.registry import DATASETS
 from diffq.report.contests import Task, contest_tables, metrics_of
 from diffq.report.points import ReportPoint
 from diffq.report.published import Measured, Table, tables
@@ -87,7 +88,9 @@ def tasks_of(held: Mapping[str, Any], outputs: Path) -> list[Task]:
 
 def _label(point: ReportPoint, dataset: Mapping[str, Any], models: str) -> str:
     """`sudoku, 108 of sudoku_4x4_4.jsonl × 32 samples, mdlm_tiny`."""
-    asked = f"{point.sources} of {Path(dataset['path']).name}" if dataset.get("path") else f"{point.sources} questions"
+    kind = str(dataset.get("kind"))
+    what = "sources" if kind in DATASETS and DATASETS[kind].task in ("pairs", "text") else "questions"
+    asked = f"{point.sources} of {Path(dataset['path']).name}" if dataset.get("path") else f"{point.sources} {what}"
     said = f"{point.dataset}, {asked} × {point.samples} samples"
     return ", ".join(part for part in (said, point.model if models == "one" else "", point.question) if part)
 

@@ -156,8 +156,8 @@ class Decoding(Caching, MaskedSampler):
         here_R = torch.arange(len(tokens_BL), device=canvas.device)
         time_B = torch.ones(len(tokens_BL), dtype=torch.float64, device=canvas.device)
         for now in rounds.rounds(masked_BL, Ended(canvas, tokens_BL)):
-            if len(now.row_R) < len(here_R):
-                session.select(torch.searchsorted(here_R, now.row_R))
+            if (kept := now.staying(here_R)) is not None:
+                session.select(kept)
                 here_R = now.row_R
             row_R1, before_RL = now.row_R[:, None], tokens_BL[now.row_R]
             if order_BL is None:
@@ -236,17 +236,9 @@ class Decoding(Caching, MaskedSampler):
         merit_RK = of_slots(merit_N, slots, at_RK)
         if now.quotas is None:  # open positions come first in at_RK, but on a GPU nobody has counted them
             merit_RK = merit_RK.masked_fill(~now.open_RL.gather(1, at_RK), -math.inf)
-        best_RK = told_apart(merit_RK, at_RK, canvas, self.scale, rng, now).argsort(dim=1, descending=True, stable=True)
-        if now.quotas is None:
-            falling_RK = merit_RK.gather(1, best_RK)
-            write_RQ = self.above(falling_RK)
-            write_RQ[:, 0] = True
-            write_RQ &= falling_RK > -math.inf  # nothing of a row that is done, and runs along until the host looks
-        else:
-            best_RK = best_RK[:, : max(now.quotas)]
-            write_RQ = real(slots_of(now.quotas, best_RK.shape[1], best_RK.device), best_RK)
-        at_RQ, merit_RQ = at_RK.gather(1, best_RK), merit_RK.gather(1, best_RK)
-        slot_RQ = best_RK + torch.arange(len(best_RK), device=best_RK.device)[:, None] * at_RK.shape[1]
+        best_RQ, write_RQ = self._best(merit_RK, told_apart(merit_RK, at_RK, canvas, self.scale, rng, now), now)
+        at_RQ, merit_RQ = at_RK.gather(1, best_RQ), merit_RK.gather(1, best_RQ)
+        slot_RQ = best_RQ + torch.arange(len(best_RQ), device=best_RQ.device)[:, None] * at_RK.shape[1]
         if token_N is None:
             key_N = rng.key(Stream.TOKEN, canvas.row_B[now.row_R][:, None], 0, at_RQ).flatten()
             (token_RQ,) = session.read(hidden, slot_RQ.flatten(), [self.token(key_N)])
@@ -254,6 +246,17 @@ class Decoding(Caching, MaskedSampler):
         token_S = torch.zeros(at_RK.numel(), dtype=torch.long, device=at_RK.device)
         token_S[slots] = token_N
         return at_RQ, token_S[slot_RQ], write_RQ, merit_RQ
+
+    def _best(self, merit_RK: Tensor, rank_RK: Tensor, now: Round) -> tuple[Tensor, Tensor]:
+        """The slots that come first, (R, Q), and which of them are written, given their merits and what ranks them."""
+        best_RK = rank_RK.argsort(dim=1, descending=True, stable=True)
+        if now.quotas is not None:
+            best_RQ = best_RK[:, : max(now.quotas)]
+            return best_RQ, real(slots_of(now.quotas, best_RQ.shape[1], best_RQ.device), best_RQ)
+        falling_RK = merit_RK.gather(1, best_RK)
+        write_RK = self.above(falling_RK)
+        write_RK[:, 0] = True
+        return best_RK, write_RK & (falling_RK > -math.inf)  # nothing of a row that is done and runs along
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,8 @@ class _Sweep:
         order_BL = self.sampler.places(canvas, self.rng, 1 + self.number)
         time_B = torch.zeros(len(tokens_BL), dtype=torch.float64, device=canvas.device)
         for now in plan.rounds(rest_BL, Ended(canvas, tokens_BL)):
-            if len(now.row_R) < len(here_R):
-                session.select(torch.searchsorted(here_R, now.row_R))
+            if (kept := now.staying(here_R)) is not None:
+                session.select(kept)
                 here_R = now.row_R
             at_RQ, slots = self._chosen(session, now, order_BL)
             self._redraw(session, now, at_RQ, slots)

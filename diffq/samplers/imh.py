@@ -117,8 +117,7 @@ class IMH(Counting, Caching):
         here_R = torch.arange(len(tokens_BL), device=canvas.device)
         ahead: _Ahead | None = None
         for now in plan.rounds(masked_BL, Ended(canvas, tokens_BL)):
-            if len(now.row_R) < len(here_R):
-                kept = torch.searchsorted(here_R, now.row_R)
+            if (kept := now.staying(here_R)) is not None:
                 session.select(kept)
                 ahead, here_R = ahead and ahead.rows(kept), now.row_R
             step = _Step(self, session, keeping, canvas, rng, now, tokens_BL[now.row_R], masked_BL[now.row_R])

@@ -70,6 +70,10 @@ class Round:
     where: tuple[Standing, ...] = ()
     future: tuple[tuple[bool, bool], ...] = ()
 
+    def staying(self, before_R: Tensor) -> Tensor | None:
+        """The places of this round's rows among those of the round before; None where none has left."""
+        return torch.searchsorted(before_R, self.row_R) if len(self.row_R) < len(before_R) else None
+
 
 @dataclass(frozen=True)
 class _Stage:

@@ -77,8 +77,8 @@ class WholeSequences(Counting):
         log_p_R = torch.zeros(len(rows_R), dtype=torch.float64, device=canvas.device)
         log_q_R = torch.zeros_like(log_p_R)
         for now in plan.rounds(masked_RL, Ended(wide, tokens_RL)):
-            if len(now.row_R) < len(here_R):
-                session.select(torch.searchsorted(here_R, now.row_R))
+            if (kept := now.staying(here_R)) is not None:
+                session.select(kept)
                 here_R = now.row_R
             assert now.quotas is not None
             at_RQ, slots = first_in_order(now.open_RL, now.quotas, order_RL[here_R])

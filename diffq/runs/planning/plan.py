@@ -108,7 +108,8 @@ class PlannedPoint:
 
 @dataclass(frozen=True)
 class Training:
-    """A training that the sweep would begin with. minutes, steps: its budget; None where it has none of that kind."""
+    """A training that the sweep would begin with, or that has to be there before it. minutes, steps: its budget; None
+    where it has none of that kind."""
 
     model: str
     dataset: str
@@ -116,6 +117,11 @@ class Training:
     minutes: float | None
     steps: int | None
     why: str
+
+    @property
+    def comes_first(self) -> bool:
+        """Whether the sweep begins with it by itself."""
+        return self.why != _STOPS
 
 
 @dataclass(frozen=True)

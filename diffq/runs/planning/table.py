@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from diffq.config.sections import budget
 from diffq.runs.planned import asked_in
 from diffq.runs.planning.plan import Cost, Plan, PlannedPoint
 from diffq.settings import as_mapping
@@ -157,11 +158,11 @@ def _total_rows(plan: Plan, whole: Cost, left: Cost) -> list[tuple[str, ...]]:
 
 
 def _training_lines(plan: Plan) -> list[str]:
-    lines = []
-    for t in plan.trainings:
-        budget = [f"{t.minutes:g} min" if t.minutes else "", f"{t.steps} steps" if t.steps else ""]
-        lines.append(f"trains first: {t.model} on {t.dataset}, {' or '.join(filter(None, budget))} ({t.why})")
-    return lines
+    said = {True: "trains first", False: "wants a training first"}
+    return [
+        f"{said[t.comes_first]}: {t.model} on {t.dataset}, {budget(t.minutes, t.steps)} ({t.why})"
+        for t in plan.trainings
+    ]
 
 
 def _time_lines(plan: Plan, left: Cost) -> Iterable[str]:
