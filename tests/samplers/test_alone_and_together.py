@@ -15,12 +15,15 @@ from diffq.samplers.decoding_rules import (
     ConfidenceThreshold,
     Factor,
     LeastEntropy,
+    LeftToRight,
     LowConfidence,
     Margin,
+    RandomOrder,
     RankThenSample,
 )
 from diffq.samplers.eags import EAGS
 from diffq.samplers.imh import IMH
+from diffq.samplers.sequences import SequenceIMH
 
 RANKING = (RankThenSample(), Margin(), LeastEntropy(), LowConfidence(), ConfidenceThreshold(), Factor(),
            IMH(positions="confidence", chain=2), EAGS(steps=10))  # fmt: skip
@@ -60,6 +63,25 @@ def test_rows_that_run_along_until_the_host_looks_are_left_alone(sampler, more, 
     seldom = made(denoiser, canvas, Rng(0))
     assert torch.equal(often.tokens_BL, seldom.tokens_BL)
     assert torch.equal(seldom.tokens_BL[~canvas.free_BL], canvas.tokens_BL[~canvas.free_BL])
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [RandomOrder(), LeftToRight(), *RANKING, LowConfidence(block=5, ending="last"), EAGS(update="all"), SequenceIMH()],
+    ids=lambda s: s.kind,
+)
+def test_rows_that_ended_are_the_same_whenever_the_host_looks(sampler, monkeypatch):
+    denoiser = text_models.build("mdlm", words=WORDS).denoiser()
+    canvas = text_models.canvas(16, 18, given=0.0, words=WORDS)
+    canvas.free_BL[:, :3], canvas.tokens_BL[:, :3] = False, 5
+    drawn = RandomOrder()(denoiser, canvas, Rng(0)).tokens_BL[:, 3:]
+    canvas = canvas.replace(end=int(drawn.flatten().bincount().argmax()))  # a token that is drawn often
+    often = sampler(denoiser, canvas, Rng(0)).cut_at_end()
+    monkeypatch.setattr(rounds, "waits", lambda _: True)
+    seldom = sampler(denoiser, canvas, Rng(0)).cut_at_end()
+    assert torch.equal(often.valid_BL, seldom.valid_BL)
+    assert not often.valid_BL.all(), "none has ended"
+    assert torch.equal(often.tokens_BL * often.valid_BL, seldom.tokens_BL * seldom.valid_BL)
 
 
 def test_the_entropy_bound_of_a_row_that_writes_less_than_others():
