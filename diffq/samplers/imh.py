@@ -172,6 +172,12 @@ class _Ahead:
         return self.hidden.gather(1, index)
 
 
+def first_alike(token_RCQ: Tensor) -> Tensor:
+    """Of each candidate the first one of its row that has the same tokens, (R, C)."""
+    same_RCC = (token_RCQ[:, :, None] == token_RCQ[:, None]).all(-1)
+    return same_RCC.long().argmax(-1)
+
+
 def take_rows(hidden: Tensor, rows: int, take_K: Tensor) -> Tensor:
     """Rows of hidden states that are branch-major."""
     return hidden.unflatten(0, (-1, rows))[:, take_K].flatten(0, 1)
@@ -247,22 +253,14 @@ class _Step:
         self, at_RQ: Tensor, token_RCQ: Tensor, log_p_RCQ: Tensor
     ) -> tuple[Tensor, _Ahead | None, dict[str, Tensor]]:
         """The chosen candidate of each row, what was computed for it, and statistics of the choice."""
-        sampler, rows = self.sampler, len(at_RQ)
+        sampler = self.sampler
         future = [f[0] if sampler.lookahead == "block" else f[1] for f in self.now.future]
-        if sampler.proposal == "plain":  # candidates are weighed by their own probability, too, with nothing ahead
-            looking = [True] * rows
-        elif sampler.within == "exact":
-            looking = [f or q > 1 for f, q in zip(future, self.now.quotas or (), strict=True)]
-        else:
-            looking = future
-        none_R = torch.zeros(rows, dtype=torch.long, device=at_RQ.device)
-        if not sampler.looks or not any(looking):
-            return none_R, None, {}
-        looking_R = torch.tensor(looking, device=at_RQ.device)
-        same_RCC = (token_RCQ[:, :, None] == token_RCQ[:, None]).all(-1)
-        first_RC = same_RCC.long().argmax(-1)  # the first candidate that is like this one
-        candidate_C = torch.arange(same_RCC.shape[1], device=at_RQ.device)
-        row_M, which_M = ((first_RC == candidate_C) & looking_R[:, None]).nonzero(as_tuple=True)
+        weighed = self._weighed(future)
+        if not any(weighed):
+            return torch.zeros(len(at_RQ), dtype=torch.long, device=at_RQ.device), None, {}
+        weighed_R, first_RC = torch.tensor(weighed, device=at_RQ.device), first_alike(token_RCQ)
+        differs_RC = first_RC == torch.arange(first_RC.shape[1], device=at_RQ.device)
+        row_M, which_M = (differs_RC & weighed_R[:, None]).nonzero(as_tuple=True)
         self.keeping.inside(self.session, self.now.where)
         made = _Candidates(self, row_M, self.tokens_with(row_M, token_RCQ[row_M, which_M], at_RQ), at_RQ)
         log_w_M, hidden, at_RF = made.look(future)
@@ -275,12 +273,22 @@ class _Step:
         index_RC = index_RC.gather(1, first_RC)
         log_w_RC = log_w_M[index_RC]
         pick_R, stats = self._pick(log_w_RC, at_RQ)
-        stats["distinct"] = (first_RC == candidate_C).sum(1).double()
-        pick_R = torch.where(looking_R, pick_R, 0)
-        stats = {name: value_R.masked_fill(~looking_R, torch.nan) for name, value_R in stats.items()}
+        stats["distinct"] = differs_RC.sum(1).double()
+        pick_R = torch.where(weighed_R, pick_R, 0)
+        stats = {name: value_R.masked_fill(~weighed_R, torch.nan) for name, value_R in stats.items()}
         chosen_R = index_RC.gather(1, pick_R[:, None]).squeeze(1)
         ahead = None if hidden is None else _Ahead(take_rows(hidden, len(row_M), chosen_R), at_RF, tuple(future))
         return pick_R, ahead, stats
+
+    def _weighed(self, future: list[bool]) -> list[bool]:
+        """The rows whose candidates are weighed, given those that have something ahead of them."""
+        if not self.sampler.looks:
+            return [False] * len(future)
+        if self.sampler.proposal == "plain":  # by their own probability, too, with nothing ahead
+            return [True] * len(future)
+        if self.sampler.within == "exact":
+            return [f or q > 1 for f, q in zip(future, self.now.quotas or (), strict=True)]
+        return future
 
     def _pick(self, log_w_RC: Tensor, at_RQ: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         key_R = self.rng.key(Stream.ACCEPT, self.row_id_R, 0, at_RQ[:, 0])

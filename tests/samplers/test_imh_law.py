@@ -15,7 +15,7 @@ from reference import decoding, tabular, text_models
 from diffq.diffusion.contracts import Meter
 from diffq.rng import Rng
 from diffq.samplers.decoding_rules import RandomOrder
-from diffq.samplers.imh import IMH
+from diffq.samplers.imh import IMH, first_alike
 
 WORDS, LENGTH, ROWS = 2, 4, 4000
 DENOISER = tabular.TabularMasks(tabular.joint(WORDS, LENGTH, seed=5))
@@ -170,6 +170,11 @@ def test_rows_are_at_most_those_of_the_bound_and_equal_candidates_are_run_once()
     meter = Meter(DENOISER)
     IMH(chain=4, block=2, lookahead="canvas")(meter, canvas, Rng(0))
     assert meter.nfe_calls == LENGTH
+
+
+def test_candidates_that_are_alike_are_run_as_the_first_of_them():
+    token_RCQ = torch.tensor([[[1, 2], [3, 2], [1, 2], [3, 2]], [[0, 0], [0, 0], [0, 1], [0, 0]]])
+    assert first_alike(token_RCQ).tolist() == [[0, 1, 0, 1], [0, 0, 2, 0]]
 
 
 @pytest.mark.parametrize("name", ["mdlm", "mdlm_timed", "sedd"])
