@@ -42,7 +42,7 @@ def test_it_trains_sweeps_and_keeps_its_tables(tmp_path: Path) -> None:
     said = call(tmp_path, data)
     assert said.count("$ diffq train") == 5
     table = (tmp_path / "results/paper-2411.06438.md").read_text()
-    assert "## paradetox, 4 questions × 2 samples: as claimed" in table
+    assert "## paradetox, 4 sources × 2 samples: as claimed" in table
     assert "| VS_ngram is above SEDD's |" in table
     assert "| +13.08 % |" in table
     assert "trainings are called" not in table

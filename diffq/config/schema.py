@@ -83,11 +83,13 @@ class MetricSuite(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Choices(Settings):
-    """The names that were chosen, given or by default: what folders and tables call things.
+    """The names that were chosen, given or by default: what folders and tables call things. They end a config.yaml,
+    and the last of them tells that it is whole.
 
     given   the settings of model, dataset and trainer that were not left as their YAML has them, such as `model.width`
     """
 
+    given: tuple[str, ...] = ()
     model: str = ""
     dataset: str = ""
     sampler: str = ""
@@ -96,7 +98,6 @@ class Choices(Settings):
     tracker: str = ""
     experiment: str | None = None
     paper: str | None = None
-    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,7 +184,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The configuration that a training was made with. UserError where its file is missing or cut off."""
     with mending(folder):
         config = read_yaml(folder / "config.yaml")
-        if not {"model", "dataset", "choices"} <= config.keys():  # the last of these ends the file
+        choices = config.get("choices")  # they end the file, and `paper` ends them
+        if not ({"model", "dataset"} <= config.keys() and isinstance(choices, dict) and "paper" in choices):
             raise UserError(f"{folder / 'config.yaml'} is not whole")
     return config
 
