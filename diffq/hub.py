@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -39,12 +40,13 @@ def why(error: Exception) -> str:
 
 
 @contextmanager
-def no_vain_retries() -> Iterator[None]:
+def no_vain_retries(name: str = "") -> Iterator[None]:
     """Inside it nothing is asked of a hub without an address: what this machine holds is read, or the error comes at
-    once. (The libraries read HF_HUB_OFFLINE once, where they are imported.)"""
+    once. (The libraries read HF_HUB_OFFLINE once, where they are imported.) name: what is read; for a folder here no
+    address is looked up."""
     from huggingface_hub import constants
 
-    if missing_host() is None:
+    if (name and Path(name).is_dir()) or missing_host() is None:
         yield
         return
     flags: list[Any] = [constants]

@@ -55,6 +55,16 @@ def test_the_libraries_are_offline_where_the_hub_has_no_address(monkeypatch, loo
     assert not datasets.config.HF_HUB_OFFLINE
 
 
+def test_a_folder_s_host_is_not_looked_up(monkeypatch, tmp_path):
+    def look_up(*_: object) -> None:
+        raise AssertionError("asked for an address")
+
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with hub.no_vain_retries(str(tmp_path)):
+        assert not constants.is_offline_mode()
+
+
 @pytest.mark.parametrize(
     ("address", "error", "said"),
     [

@@ -331,7 +331,7 @@ def _from_transformers(name: str, missing: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        with no_vain_retries():
+        with no_vain_retries(name):
             read = AutoTokenizer.from_pretrained(name, use_fast=True)
         backend = read.backend_tokenizer
     except Exception as error:  # a wrong folder, no network, no fast version: each another exception

@@ -40,9 +40,9 @@ def load(where: str, tokenizer: str | None = None) -> Classifier:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = str(Path(where).expanduser())
+    spoken = tokenizer or folder
     try:
-        with no_vain_retries(), no_progress_bar():
-            spoken = tokenizer or folder
+        with no_vain_retries(spoken), no_progress_bar():
             words = AutoTokenizer.from_pretrained(spoken, local_files_only=Path(spoken).is_dir())
             network, said = AutoModelForSequenceClassification.from_pretrained(
                 folder, local_files_only=True, output_loading_info=True

@@ -55,7 +55,7 @@ def load(where: str) -> Encoder:
 
     local = Path(where).is_dir()
     try:
-        with no_vain_retries(), no_progress_bar():
+        with no_vain_retries(where), no_progress_bar():
             tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
             network, said = AutoModel.from_pretrained(where, local_files_only=local, output_loading_info=True)
     except (OSError, ValueError) as error:

@@ -121,7 +121,7 @@ def _finished(folder: Path, config: Config) -> bool:
     """Whether its budget is used up, and the user's files are those that it was trained on. Files that look otherwise
     have it prepared once more, which tells whether they hold something else (`_check_data`)."""
     run = read_json(folder / RUN) or {}
-    if run.get("status") != "done" or run.get("files", _files(config)) != _files(config):
+    if run.get("status") != "done" or ("files" in run and run["files"] != _files(config)):
         return False
     steps, minutes = config.trainer.max_steps, config.trainer.max_minutes
     return (steps is not None and run["step"] >= steps) or (minutes is not None and run["seconds"] >= 60 * minutes)

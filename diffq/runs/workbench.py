@@ -270,9 +270,13 @@ def _as_trained(config: Config, named: str, trained: Mapping[str, Any]) -> Confi
         )
     if name == config.choices.model:
         return config
-    settings = {key: value for key, value in trained["model"].items() if key != "kind"}
-    model = typed(type(config.model), settings, "model")
-    return dataclasses.replace(config, model=model, choices=config.choices.replace(model=name))
+    return dataclasses.replace(config, model=_model_of(config, trained), choices=config.choices.replace(model=name))
+
+
+def _model_of(config: Config, trained: Mapping[str, Any]) -> Any:
+    """The settings of the model of a training, which is of the same family as the configuration's."""
+    settings = {name: value for name, value in trained["model"].items() if name != "kind"}
+    return typed(type(config.model), settings, "model")
 
 
 def to_train(config: Config) -> Config:
@@ -282,14 +286,13 @@ def to_train(config: Config) -> Config:
 
 def _trained(config: Config, folder: Path) -> Config:
     trained = read_config(folder)
-    settings = {name: value for name, value in trained["model"].items() if name != "kind"}
     learnt = {"tokenizer": trained["dataset"]["tokenizer"]}
     if config.laid_out and "dataset.room" not in config.choices.given:
         learnt["room"] = trained["dataset"].get("room", config.dataset.room)  # type: ignore[attr-defined]
     return dataclasses.replace(
         config,
         checkpoint=str(folder),
-        model=typed(type(config.model), settings, "model"),
+        model=_model_of(config, trained),
         dataset=config.dataset.replace(**learnt),
     )
 

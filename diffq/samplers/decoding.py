@@ -95,8 +95,7 @@ class Counting(InBlocks):
         return super().idle() | {"tokens_per_step" if self.steps else "pace"}
 
     def rounds(self, canvas: Canvas, blocks: Blocks) -> Plan:
-        pace = self.pace if self.steps else "even"
-        return Plan(canvas, blocks, steps=self.steps, tokens_per_step=self.tokens_per_step, pace=pace)
+        return Plan(canvas, blocks, steps=self.steps, tokens_per_step=self.tokens_per_step, pace=self.pace)
 
 
 @dataclass(frozen=True, kw_only=True)

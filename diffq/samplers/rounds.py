@@ -119,8 +119,8 @@ class Plan:
     steps            rounds for a whole row, shared out among its blocks; 0: `tokens_per_step` says
     tokens_per_step  positions written by a round
     pace             even: a block's positions are shared out evenly, the first rounds writing one more (LLaDA); dream:
-                     by the time grid of Dream; full: all rounds write as much as the first, the last what is left
-                     (EAGS); rounds that would write nothing are left out
+                     of steps, by the time grid of Dream; full: all rounds write as much as the first, the last what is
+                     left (EAGS); rounds that would write nothing are left out
     """
 
     def __init__(
@@ -193,7 +193,7 @@ def _stages(counts: list[int], steps: int, tokens_per_step: int, pace: Pace | Li
         else:
             share = -(-count // tokens_per_step)
         left = count
-        if pace == "dream":
+        if pace == "dream" and steps:
             written = _dream(count, share)
         elif pace == "full":
             written = _even(count, share, False, -(-count // share))

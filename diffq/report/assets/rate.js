@@ -181,10 +181,12 @@ byId("file").addEventListener("change", async () => {
 window.addEventListener("storage", (event) => {
   if (event.key !== place || event.newValue === null) return;
   hear(event.newValue);
-  if (shown === "rating") showGrade();
-  else if (shown === "end") showEnd();
-  else showStart();
-  showProgress();
+  if (shown === "end") showEnd();
+  else if (shown === "start") showStart();
+  else {
+    showGrade();
+    showProgress();
+  }
 });
 
 recall();
